@@ -1,0 +1,77 @@
+"""A piece of piano music in memory: notes in milliseconds, as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+
+LOWEST_KEY, HIGHEST_KEY = 21, 108
+"""The piano's MIDI pitches, both included."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """N notes ordered by onset, then pitch; no two notes of one pitch sound at once.
+
+    Every array is int64 of shape (N,). A piece begins at 0 ms, whether or not a note does.
+    Make one with ``Piece.of``, which brings loose notes into this form.
+    """
+
+    onset_ms: Ints
+    pitch: Ints
+    """MIDI pitch, 21..108 on a piano."""
+    velocity: Ints
+    """1..127."""
+    duration_ms: Ints
+    """At least 1."""
+
+    @classmethod
+    def of(
+        cls, onset_ms: npt.ArrayLike, pitch: npt.ArrayLike, velocity: npt.ArrayLike, duration_ms: npt.ArrayLike
+    ) -> Piece:
+        """A piece of loose notes: sorted, and a note still sounding when its key is struck again ends there.
+
+        Of notes of one pitch and onset only the longest stays.
+        """
+        onset, key, loud, length = (
+            np.asarray(a, dtype=np.int64).ravel() for a in (onset_ms, pitch, velocity, duration_ms)
+        )
+        order = np.lexsort((-length, onset, key))
+        onset, key, loud, length = onset[order], key[order], loud[order], np.maximum(length[order], 1)
+        same_key = key[1:] == key[:-1]
+        keep = np.ones(len(onset), dtype=bool)
+        keep[1:] = ~(same_key & (onset[1:] == onset[:-1]))
+        onset, key, loud, length = onset[keep], key[keep], loud[keep], length[keep]
+        gap = np.where(key[1:] == key[:-1], onset[1:] - onset[:-1], np.iinfo(np.int64).max)
+        length[:-1] = np.minimum(length[:-1], gap)
+        order = np.lexsort((key, onset))
+        return cls(onset[order], key[order], loud[order], length[order])
+
+    def __len__(self) -> int:
+        return len(self.onset_ms)
+
+    @property
+    def end_ms(self) -> int:
+        """When the last note is released; 0 for a piece without notes."""
+        return int((self.onset_ms + self.duration_ms).max(initial=0))
+
+    def transpose(self, semitones: int) -> Piece:
+        """The piece in another key; the caller sees to it that every pitch stays on the piano."""
+        return replace(self, pitch=self.pitch + semitones)
+
+    def stretch(self, factor: float) -> Piece:
+        """The piece played slower (``factor`` above 1) or faster, onsets and releases alike."""
+        onset = np.rint(self.onset_ms * factor).astype(np.int64)
+        release = np.rint((self.onset_ms + self.duration_ms) * factor).astype(np.int64)
+        return Piece.of(onset, self.pitch, self.velocity, release - onset)
+
+    def crop(self, start_ms: int, end_ms: int) -> Piece:
+        """The notes struck in [start_ms, end_ms), released by ``end_ms``, with ``start_ms`` as the new zero."""
+        inside = (self.onset_ms >= start_ms) & (self.onset_ms < end_ms)
+        onset = self.onset_ms[inside]
+        duration = np.minimum(self.duration_ms[inside], end_ms - onset)
+        return Piece(onset - start_ms, self.pitch[inside], self.velocity[inside], duration)
