@@ -44,17 +44,17 @@ def parse_mixture(text: str) -> dict[str, float]:
     (``"happy:0.7,calm:0.3"``; weights are scaled to sum to 1).
 
     Raises:
-        UsageError: an unknown name, a weight that is no positive number, a part without a name.
+        UsageError: an unknown name, a weight that is no number from 1e-6 to 1e6, a part without a name.
     """
     weights: dict[str, float] = {}
     for part in text.split(","):
-        name, _, number = (piece.strip().lower() for piece in part.partition(":"))
+        name, colon, number = (piece.strip().lower() for piece in part.partition(":"))
         names = _names(name)
         try:
-            weight = float(number) if number else 1.0
+            weight = float(number) if colon else 1.0
         except ValueError:
             weight = -1.0
-        if not 0 < weight < float("inf"):
+        if not 1e-6 <= weight <= 1e6:  # so that sums and halves of weights stay numbers
             raise UsageError(f"'{number}' is not a weight for '{name}'", "write a mixture as happy:0.7,calm:0.3")
         for one in names:
             weights[one] = weights.get(one, 0.0) + weight / len(names)

@@ -35,12 +35,12 @@ class Piece:
     ) -> Piece:
         """A piece of loose notes: sorted, and a note still sounding when its key is struck again ends there.
 
-        Of notes of one pitch and onset only the longest stays.
+        Of notes of one pitch and onset only the longest stays (of equally long ones the loudest).
         """
         onset, key, loud, length = (
             np.asarray(a, dtype=np.int64).ravel() for a in (onset_ms, pitch, velocity, duration_ms)
         )
-        order = np.lexsort((-length, onset, key))
+        order = np.lexsort((-loud, -length, onset, key))
         onset, key, loud, length = onset[order], key[order], loud[order], np.maximum(length[order], 1)
         same_key = key[1:] == key[:-1]
         keep = np.ones(len(onset), dtype=bool)

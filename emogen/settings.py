@@ -1,14 +1,24 @@
 """Every option of emogen, written once: its name, type, range, default and help text.
 
 The tree is frozen. A field's docstring is its help text, its comment in ``emogen.toml`` and its flag's description.
+``load`` gathers the values from flags, environment and files. (Above 300 lines: most of them are the options.)
 """
 
 from __future__ import annotations
 
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from platformdirs import user_cache_path, user_config_path
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from emogen.emotion import suggest
+from emogen.errors import UsageError
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -36,6 +46,16 @@ class PathsSettings(Section):
 
     runs: Path = Path("runs")
     """Folder that holds one sub-folder a training run."""
+
+    @field_validator("home", "runs")
+    @classmethod
+    def _expand_user(cls, path: Path | None) -> Path | None:
+        return path and path.expanduser()  # no shell stands between a file and us
+
+    @property
+    def data_home(self) -> Path:
+        """Folder of prepared data."""
+        return (self.home or default_home()) / "data"
 
 
 class DataSettings(Section):
@@ -75,16 +95,12 @@ class ModelSettings(Section):
     dropout: Share = 0.1
     """Share of activations dropped in training, on the residual stream and the embeddings."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_size(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        size = SIZES.get(values.get("size", "base"), {})
-        return values | {name: number for name, number in size.items() if not values.get(name)}
-
     @model_validator(mode="after")
-    def _heads_divide_width(self) -> ModelSettings:
+    def _fill_from_size(self) -> ModelSettings:
+        for name, number in SIZES[self.size].items():
+            if getattr(self, name) == 0:
+                object.__setattr__(self, name, number)  # frozen for everyone else
+                self.model_fields_set.discard(name)
         if self.d_model % (2 * self.n_heads):
             raise ValueError(f"d_model {self.d_model} is not a multiple of twice n_heads {self.n_heads}")
         return self
@@ -196,3 +212,138 @@ class Settings(Section):
     model: ModelSettings = ModelSettings()
     train: TrainSettings = TrainSettings()
     sample: SampleSettings = SampleSettings()
+
+
+OPTIONS = {
+    f"{section}.{name}": field
+    for section, part in Settings.model_fields.items()
+    for name, field in type(part.default).model_fields.items()
+}
+"""Every option under its full name, such as ``train.epochs``."""
+
+TEST_DATA = "EMOGEN_TEST_DATA"
+"""The one variable of this prefix that is no option: where the tests find a corpus."""
+
+LOCAL_CONFIG = Path("emogen.toml")
+"""The configuration file of the working directory."""
+
+
+def user_config() -> Path:
+    """The user's own configuration file, whether or not it exists."""
+    return user_config_path("emogen", appauthor=False) / "emogen.toml"
+
+
+def default_home() -> Path:
+    """What ``paths.home`` means when it is not set: the user cache."""
+    return user_cache_path("emogen", appauthor=False)
+
+
+def flag(option: str) -> str:
+    """The command-line flag of an option: ``--epochs`` for ``train.epochs``."""
+    extra = OPTIONS[option].json_schema_extra
+    own = extra.get("flag") if isinstance(extra, dict) else None
+    return str(own or "--" + option.partition(".")[2].replace("_", "-"))
+
+
+def variable(option: str) -> str:
+    """The environment variable of an option: ``EMOGEN_TRAIN__EPOCHS`` for ``train.epochs``."""
+    return "EMOGEN_" + option.upper().replace(".", "__")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The settings, and where each of their values came from."""
+
+    settings: Settings
+    origin: dict[str, str]
+    """By option: "flag --epochs", "environment EMOGEN_TRAIN__EPOCHS", a file's path, "default" or "size base"."""
+
+
+Given = dict[str, tuple[Any, str]]
+"""By option: a value not yet checked, and where it was given."""
+
+
+def load(flags: Mapping[str, Mapping[str, Any]] | None = None) -> Loaded:
+    """The settings of this run: flags, else environment, ./emogen.toml, user config, defaults.
+
+    Args:
+        flags: by section, the values given on the command line.
+
+    Raises:
+        UsageError: an unknown option or a wrong value, with its place and what is allowed; a file that is not TOML.
+    """
+    given = _from_file(user_config()) | _from_file(LOCAL_CONFIG) | _from_environment() | _from_flags(flags or {})
+    tree: dict[str, dict[str, Any]] = {}
+    for option, (value, _) in given.items():
+        section, _, name = option.partition(".")
+        tree.setdefault(section, {})[name] = value
+    try:
+        settings = Settings.model_validate(tree)
+    except ValidationError as error:
+        raise _refusal(error.errors()[0], given) from None
+
+    origin = dict.fromkeys(OPTIONS, "default") | {option: where for option, (_, where) in given.items()}
+    for name in SIZES[settings.model.size].keys() - settings.model.model_fields_set:
+        origin[f"model.{name}"] = f"size {settings.model.size}"
+    return Loaded(settings, origin)
+
+
+def _from_file(path: Path) -> Given:
+    where = str(path) if path.is_absolute() else f"./{path}"
+    try:
+        tables = tomllib.loads(path.read_text("utf-8-sig"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise UsageError(f"{where}: {error}", "`emogen config init` writes a sound file") from None
+    given: Given = {}
+    for section, table in tables.items():
+        if isinstance(table, dict) and (table or section in Settings.model_fields):
+            given |= {f"{section}.{name}": (value, where) for name, value in table.items()}
+        else:
+            given[section] = (table, where)
+    for option in given:
+        _check_known(option, OPTIONS, where)
+    return given
+
+
+def _from_environment() -> Given:
+    option_of = {variable(option): option for option in OPTIONS} | {"EMOGEN_HOME": "paths.home"}
+    given: Given = {}
+    for name, value in sorted(os.environ.items()):  # sorted: EMOGEN_PATHS__HOME comes after, and wins over, EMOGEN_HOME
+        if name.startswith("EMOGEN_") and name != TEST_DATA and value:
+            _check_known(name, option_of, "environment")
+            given[option_of[name]] = (value, f"environment {name}")
+    return given
+
+
+def _from_flags(flags: Mapping[str, Mapping[str, Any]]) -> Given:
+    given: Given = {}
+    for section, part in flags.items():
+        for name, value in part.items():
+            option = f"{section}.{name}"
+            _check_known(option, OPTIONS, "flags")
+            given[option] = (value, f"flag {flag(option)}")
+    return given
+
+
+def _check_known(name: str, known: Mapping[str, object], where: str) -> None:
+    if name not in known:
+        last = name.lower().replace("__", ".").rpartition(".")[2]
+        namesake = next((one for one in known if one.lower().replace("__", ".").endswith(f".{last}")), None)
+        near = f"did you mean '{namesake}'?" if namesake else suggest(name, known)
+        raise UsageError(f"{where}: unknown option '{name}'", near or "`emogen config show` lists every option")
+
+
+def _refusal(error: ErrorDetails, given: Given) -> UsageError:
+    """What to tell a person about a value that pydantic refused."""
+    option = ".".join(map(str, error["loc"][:2]))
+    rule = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if option not in given:  # the options of a section do not go together
+        involved = [where for name, (_, where) in given.items() if name.startswith(f"{option}.")]
+        return UsageError(f"{', '.join(dict.fromkeys(involved))}: {rule}")
+    value, where = given[option]
+    choices = [choice for choice in get_args(OPTIONS[option].annotation) if isinstance(choice, str)]
+    return UsageError(
+        f"{where}: {option} = {value} {rule}", suggest(str(value), choices) or OPTIONS[option].description or ""
+    )

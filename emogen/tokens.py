@@ -112,7 +112,7 @@ def _shifts(onset_ms: Ints) -> list[int]:
     grid, middles = SHIFT_MS.tolist(), ((SHIFT_MS[1:] + SHIFT_MS[:-1]) / 2).tolist()
     lost = 0  # silence beyond the grid's 8 s, cut out for good
     written = 0
-    shifts = []
+    shifts: list[int] = []
     for onset in onset_ms.tolist():
         gap = onset - lost - written
         index = bisect_left(middles, gap)
