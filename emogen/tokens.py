@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from emogen.notes import LOWEST_KEY, Ints, Piece
+from emogen.notes import HIGHEST_KEY, LOWEST_KEY, Ints, Piece
 
 Tokens = npt.NDArray[np.uint8]
 """(N, 4), columns in the order of ``FAMILIES``."""
@@ -35,18 +35,18 @@ CHORD_MS = 35
 SPREAD_MS = 6
 """Longest delay that ``decode`` gives a note of a chord after the chord's first."""
 
-SHIFT_MS: Ints = np.concatenate([np.arange(0, 1001, 10), np.arange(1050, 2001, 50), np.arange(2250, 8001, 250)])
+GRID_MS = 10
+SHIFT_MS: Ints = np.concatenate([np.arange(0, 1001, GRID_MS), np.arange(1050, 2001, 50), np.arange(2250, 8001, 250)])
 DURATION_MS: Ints = np.concatenate(
     [np.arange(10, 301, 10), np.rint(300 * (16_000 / 300) ** (np.arange(1, 66) / 65)).astype(np.int64)]
 )
-VELOCITY: Ints = np.arange(32) * 4 + 2
+VELOCITY_STEP = 4
+VELOCITY: Ints = np.arange(32) * VELOCITY_STEP + VELOCITY_STEP // 2
+CATCH_UP = 0.1
+"""Largest share of a gap that may make up for what earlier ones were written too long or too short."""
 
-FAMILIES = ("shift", "pitch", "velocity", "duration")
-SIZES = (len(SHIFT_MS), 88, len(VELOCITY), len(DURATION_MS))
-"""Values of each family: (145, 88, 32, 95)."""
 
-
-class Family(NamedTuple):
+class Columns(NamedTuple):
     """The column of each family."""
 
     shift: int = 0
@@ -55,12 +55,15 @@ class Family(NamedTuple):
     duration: int = 3
 
 
-COLUMN = Family()
+COLUMN = Columns()
+FAMILIES = COLUMN._fields
+SIZES = (len(SHIFT_MS), HIGHEST_KEY - LOWEST_KEY + 1, len(VELOCITY), len(DURATION_MS))
+"""Values of each family: (145, 88, 32, 95)."""
 
 
 def fingerprint() -> str:
     """Sixteen hex digits that change whenever a token would mean something else."""
-    parts = [SHIFT_MS, DURATION_MS, VELOCITY, np.array([CHORD_MS, LOWEST_KEY])]
+    parts = [SHIFT_MS, DURATION_MS, VELOCITY, np.array([CHORD_MS, LOWEST_KEY, VELOCITY_STEP, *SIZES])]
     return hashlib.sha256(b"|".join(part.astype("<i8").tobytes() for part in parts)).hexdigest()[:16]
 
 
@@ -72,7 +75,7 @@ def nearest(grid: Ints, values: npt.ArrayLike) -> Ints:
 def encode(piece: Piece) -> Tokens:
     """Tokens (N, 4) of a piece; N is smaller than the piece's where a chord strikes one key twice.
 
-    Quantisation carries its error forward: each chord is placed against the time written so far, so onsets never drift.
+    Quantisation carries its error forward (see ``_shifts``), so onsets never drift.
     """
     if not len(piece):
         return np.zeros((0, 4), dtype=np.uint8)
@@ -89,7 +92,7 @@ def encode(piece: Piece) -> Tokens:
     starts = np.flatnonzero(np.diff(chord, prepend=-1))
     tokens[starts, COLUMN.shift] = _shifts(piece.onset_ms[first])
     tokens[:, COLUMN.pitch] = piece.pitch[kept] - LOWEST_KEY
-    tokens[:, COLUMN.velocity] = piece.velocity[kept] // 4
+    tokens[:, COLUMN.velocity] = piece.velocity[kept] // VELOCITY_STEP
     tokens[:, COLUMN.duration] = nearest(DURATION_MS, piece.duration_ms[kept])
     return tokens
 
@@ -108,17 +111,20 @@ def _chords(onset_ms: Ints) -> Ints:
 
 
 def _shifts(onset_ms: Ints) -> list[int]:
-    """Shift of each chord onset (C,), each chosen against the time that the shifts before it add up to."""
+    """Shift of each chord onset (C,).
+
+    What a shift is off by, the next ones make up for, so onsets never drift; but after a long silence, whose grid is
+    coarse, little by little: a rhythm is worth more than where exactly it stands.
+    """
     grid, middles = SHIFT_MS.tolist(), ((SHIFT_MS[1:] + SHIFT_MS[:-1]) / 2).tolist()
-    lost = 0  # silence beyond the grid's 8 s, cut out for good
-    written = 0
-    shifts: list[int] = []
-    for onset in onset_ms.tolist():
-        gap = onset - lost - written
-        index = bisect_left(middles, gap)
+    late = 0.0  # what is written, against what was played
+    shifts = []
+    for gap in np.diff(onset_ms, prepend=0).tolist():
+        most = max(GRID_MS / 2, CATCH_UP * gap)
+        wanted = gap - min(max(late, -most), most)
+        index = bisect_left(middles, wanted)
         index = max(index, 1 if shifts else 0)  # a new chord is never struck with the last one
-        lost += max(gap - grid[-1], 0)
-        written += grid[index]
+        late += grid[index] - min(gap, grid[-1])  # silence beyond the grid is cut out for good
         shifts.append(index)
     return shifts
 

@@ -109,11 +109,19 @@ def test_each_velocity_is_within_two(seed: int) -> None:
 
 
 @pytest.mark.parametrize("silence_ms", range(1001, 8000, 77))
-def test_what_a_silence_is_off_is_made_up_for_by_the_next_chord(silence_ms: int) -> None:
-    onsets = np.array([0, silence_ms, silence_ms + 300, silence_ms + 600])
-    missed = np.abs(onsets_ms(encode(Piece.of(onsets, [60] * 4, [64] * 4, [100] * 4))) - onsets)
+def test_what_a_silence_is_off_is_made_up_for_by_a_tenth_of_each_gap_that_follows(silence_ms: int) -> None:
+    onsets = np.array([0, *range(silence_ms, silence_ms + 1501, 300)])
+    made = onsets_ms(encode(Piece.of(onsets, [60] * 7, [64] * 7, [100] * 7)))
+    missed = np.abs(made - onsets)
     assert missed[1] <= (25 if silence_ms <= 2000 else 125)
-    assert missed[2:].max() <= 5
+    assert missed[-1] <= 5
+    assert np.abs(np.diff(made[1:]) - 300).max() <= 35
+
+
+def test_a_rhythm_after_a_silence_keeps_its_shape() -> None:
+    onsets = [0, 2130, 2170, 2210, 3410]  # the silence becomes 2250 ms
+    made = onsets_ms(encode(Piece.of(onsets, [60] * 5, [64] * 5, [20] * 5)))
+    assert made.tolist() == [0, 2250, 2280, 2310, 3410]
 
 
 def test_a_silence_above_eight_seconds_is_shortened_for_good() -> None:
@@ -198,6 +206,13 @@ def test_the_spread_delays_the_notes_above_a_chords_first_alone_and_keeps_releas
         assert not late[~above].any()
         late_ms += late[above].tolist()
     assert set(late_ms) == set(range(SPREAD_MS + 1))
+
+
+def test_a_piece_that_begins_at_once_is_not_spread_at_its_first_note() -> None:
+    chord = np.array([[0, 39, 16, 29], [0, 43, 16, 29]], dtype=np.uint8)
+    spread = [decode(chord, spread_seed=seed).onset_ms.tolist() for seed in range(20)]
+    assert {first for first, _ in spread} == {0}
+    assert len({second for _, second in spread}) > 2
 
 
 def test_spread_velocities_stay_in_their_step() -> None:
