@@ -2,7 +2,7 @@
 
 EMOPIA's listeners labelled quadrants of Russell's valence-arousal plane (Hung et al., "EMOPIA", ISMIR 2021):
 Q1 (+valence, +arousal), Q2 (-, +), Q3 (-, -), Q4 (+, -). The halves of Q1 and Q2 are derived (see
-``corpus.name_emotions``), not labelled.
+``split.name_emotions``), not labelled.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ SIZES: dict[str, dict[str, int]] = {
     "small": {"d_model": 256, "n_layers": 6, "n_heads": 4, "context_notes": 512},
     "base": {"d_model": 512, "n_layers": 6, "n_heads": 8, "context_notes": 512},
 }
-"""The named sizes: about 0.8, 6 and 26 million parameters."""
+"""The named sizes: about 1, 7 and 26 million parameters."""
 
 
 class Section(BaseModel):
@@ -78,10 +78,10 @@ class ModelSettings(Section):
     """The shape of the network. A number left out comes from the named size."""
 
     size: Literal["tiny", "small", "base"] = "base"
-    """Named size: about 0.8, 6 or 26 million parameters."""
+    """Named size: about 1, 7 or 26 million parameters."""
 
     d_model: int = Field(default=0, ge=0, le=8192)
-    """Width of the network; a multiple of twice n_heads (0: by size)."""
+    """Width of the network; a multiple of eight times n_heads (0: by size)."""
 
     n_layers: int = Field(default=0, ge=0, le=128)
     """Transformer blocks (0: by size)."""
@@ -101,8 +101,8 @@ class ModelSettings(Section):
             if getattr(self, name) == 0:
                 object.__setattr__(self, name, number)  # frozen for everyone else
                 self.model_fields_set.discard(name)
-        if self.d_model % (2 * self.n_heads):
-            raise ValueError(f"d_model {self.d_model} is not a multiple of twice n_heads {self.n_heads}")
+        if self.d_model % (8 * self.n_heads):
+            raise ValueError(f"d_model {self.d_model} is not a multiple of eight times n_heads {self.n_heads}")
         return self
 
 

@@ -1,4 +1,4 @@
-"""Where labelled clips come from: folders, zip archives, CSV lists, and EMOPIA's own download.
+"""Where labelled clips come from: folders, zip archives and CSV lists.
 
 A source is only looked through here, and nothing of it is unpacked: ``find`` lists its MIDI files with what their
 names and lists say about them, ``opened`` gives the bytes of one at a time.
@@ -7,14 +7,11 @@ names and lists say about them, ``opened`` gives the bytes of one at a time.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import lzma
 import os
 import re
 import stat
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -33,24 +30,11 @@ EMOPIA_NAME = re.compile(r"Q([1-4])_(.{11})_(\d+)\.midi?", re.IGNORECASE)
 OFFICIAL_LISTS = {"train_clip.csv": "train", "val_clip.csv": "valid", "test_clip.csv": "test"}
 """EMOPIA's own split: its files and our names for their parts."""
 
-SAME_MUSIC = (
-    ("TNoaOTrTkTQ", "bIx4DwkZxFY"),
-    ("jO2zX6Ul8GM", "Ie5koh4qvJc"),
-    ("FoTXpYZXxJs", "Ie5koh4qvJc"),
-    ("k-FNDbK6Qhg", "ZTrEoB8T9YA"),
-)
-"""EMOPIA's recordings that share music: each pair has 20 to 142 runs of 13 notes in common in any key, no other more
-than 10 (measured). A table, because the same rule on a larger corpus would tie unrelated pieces by their figures."""
-
 MAX_MEMBERS = 1_000_000
 LAYOUTS = (
     "understood are EMOPIA's file names (Q1_<song>_<clip>.mid), a folder for each emotion (happy/, sad/, Q1/, ...) "
     "and a CSV file with the columns path,emotion[,song]; --emotion none takes files without labels"
 )
-
-EMOPIA_URL = "https://zenodo.org/record/5257995/files/EMOPIA_2.2.zip"
-EMOPIA_MD5 = "bad5171786a4898f37fc2678e99afd94"
-EMOPIA_LICENCE = "EMOPIA (Hung et al., ISMIR 2021) is licensed CC BY-NC-SA 4.0 by its authors: non-commercial use only"
 
 Entry = tuple[str, int, int, str]
 """A file of a source: name, size in bytes, stamp, and why it cannot be used (empty where it can)."""
@@ -290,57 +274,3 @@ def _find_listed(path: Path, unlabelled: bool) -> Source:
     if unlabelled and "song" not in columns:
         ordered = _named_by_folder(ordered)
     return Source(path.parent, False, ordered, sorted(left_out))
-
-
-def fetch_emopia(folder: Path, progress: Callable[[int, int], None] | None = None) -> Path:
-    """EMOPIA 2.2's archive in ``folder``, downloaded unless it is there; a download cut short is taken up again.
-
-    ``progress`` is called with the bytes that are there and the bytes in all (0 where unknown).
-
-    Raises:
-        EmogenError: no network, or an archive whose checksum is not EMOPIA's (it is removed).
-    """
-    whole = folder / "EMOPIA_2.2.zip"
-    if whole.exists():
-        return whole
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / "EMOPIA_2.2.zip.part"
-    try:
-        _download(EMOPIA_URL, part, progress or (lambda done, total: None))
-    except (OSError, ValueError) as error:  # URLError and timeouts are OSErrors
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        hint = "check the network and try again: it goes on where it stopped"
-        raise EmogenError(f"EMOPIA could not be downloaded from {EMOPIA_URL} ({reason})", hint) from None
-    with part.open("rb") as file:
-        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if digest != EMOPIA_MD5:
-        part.unlink()
-        hint = "try again; if it stays so, fetch it by hand and run: emogen prepare EMOPIA_2.2.zip"
-        raise EmogenError(f"the download is not EMOPIA 2.2 (md5 {digest} instead of {EMOPIA_MD5}); removed", hint)
-    part.replace(whole)
-    return whole
-
-
-def _download(url: str, part: Path, progress: Callable[[int, int], None]) -> None:
-    """Fetch the rest of ``part``; from the start where the server cannot give a part of the file."""
-    if not url.startswith(("https://", "http://")):
-        raise ValueError(f"not a web address: {url}")
-    done = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})  # noqa: S310 - checked above
-    try:
-        response = urllib.request.urlopen(request, timeout=30)  # noqa: S310 - checked above
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing is left to fetch; the checksum tells whether it is right
-            return
-        raise
-    with response, part.open("ab" if response.status == 206 else "wb") as file:
-        done = done if response.status == 206 else 0
-        total = done + int(response.headers.get("Content-Length") or 0)
-        while block := response.read(1 << 18):
-            file.write(block)
-            done += len(block)
-            progress(done, total)
-        file.flush()
-        os.fsync(file.fileno())
-    if done < total:
-        raise OSError("the connection ended early")

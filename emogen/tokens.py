@@ -118,7 +118,7 @@ def _shifts(onset_ms: Ints) -> list[int]:
     """
     grid, middles = SHIFT_MS.tolist(), ((SHIFT_MS[1:] + SHIFT_MS[:-1]) / 2).tolist()
     late = 0.0  # what is written, against what was played
-    shifts = []
+    shifts: list[int] = []
     for gap in np.diff(onset_ms, prepend=0).tolist():
         most = max(GRID_MS / 2, CATCH_UP * gap)
         wanted = gap - min(max(late, -most), most)

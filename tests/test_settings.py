@@ -169,7 +169,7 @@ def test_a_mistyped_choice_is_refused_with_the_choices_and_the_one_meant() -> No
 def test_options_that_do_not_go_together_are_refused_with_where_they_came_from() -> None:
     Path("emogen.toml").write_text("[model]\nn_heads = 7\n")
     message, _ = refusal({"model": {"size": "base"}})
-    assert message == "./emogen.toml, flag --size: d_model 512 is not a multiple of twice n_heads 7"
+    assert message == "./emogen.toml, flag --size: d_model 512 is not a multiple of eight times n_heads 7"
 
 
 @pytest.mark.parametrize("value", ["['base']", "{a = 1}", "1", "true"])
