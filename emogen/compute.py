@@ -1,0 +1,38 @@
+"""Where and how to compute: device, arithmetic, threads, and the words of an exhausted memory."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from emogen.errors import EmogenError
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a setting; auto takes CUDA, then MPS, then the CPU."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device in there if there[device])
+    if not there[name]:
+        raise EmogenError(f"this computer, or its PyTorch, has no device '{name}'", "--device auto takes what there is")
+    return torch.device(name)
+
+
+def faster_in_bf16(device: torch.device) -> bool:
+    """Whether the device computes faster in bfloat16: recent GPUs, and CPUs with AMX (without it they are slower)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)  # emulated, as on a T4, it is slower
+    abilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch 2.9 and later
+    return device.type == "cpu" and bool(abilities.get("amx_bf16"))
+
+
+def default_threads() -> int:
+    """One fewer than the cores, at most 3: with every core taken, one busy neighbour stalls each operation."""
+    return max(1, min(3, (os.cpu_count() or 2) - 1))
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error of PyTorch says that memory ran out, on whichever device."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)

@@ -1,0 +1,258 @@
+"""Generation: notes drawn one after the other while the time remaining counts down.
+
+All pieces of a call are one batch; after n steps each has n notes. The countdown is a condition of the model, so it
+aims its ending; a few rules of the keyboard and the clock keep every draw possible; ``fit`` closes what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from emogen.emotion import EMOTIONS
+from emogen.errors import EmogenError
+from emogen.model import NO_NOTE, Cache, Composer
+from emogen.notes import Ints, Piece
+from emogen.plan import ENTRIES, PlanTable
+from emogen.settings import SampleSettings
+from emogen.tokens import COLUMN, DURATION_MS, SHIFT_MS, SIZES, Tokens, decode
+
+SILENCE_MS = 2900
+"""No note is drawn after a longer silence; with what ``fit`` may add it stays below 3 s."""
+BEGIN_MS = 500
+"""A piece's first note is struck at the latest here."""
+PLAN_S = 40.0
+"""A plan holds for so long, then another one of the emotion is drawn."""
+FIT = 0.02
+"""Largest share by which a finished piece is stretched or pressed to its length."""
+RING_MS = 250
+"""Notes released within so long before a piece's end make its last sound, which rings to the exact end."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What one piece shall be."""
+
+    emotion: Mapping[str, float]
+    """Weights over the emotions, as ``emotion.parse_mixture`` gives them."""
+    seconds: float
+    """When its last note is released."""
+    seed: int
+    pins: Mapping[str, float]
+    """Plan entries (see ``plan.ENTRIES``) that are not drawn but given, in the entries' own units."""
+
+
+class Drafts:
+    """B pieces being drawn: their notes so far, their clocks, and what the rules need to know. Rows leave when done."""
+
+    def __init__(self, wishes: Sequence[Wish], plans: PlanTable, opening: Tokens) -> None:
+        rows = len(wishes)
+        self.wishes, self.plans = wishes, plans
+        self.row = np.arange(rows)
+        """Which wish (B,) each draft is for."""
+        self.end_ms = np.array([round(wish.seconds * 1000) for wish in wishes])
+        self.rngs = [np.random.default_rng(wish.seed) for wish in wishes]
+        self.emotion = np.array([[wish.emotion.get(name, 0) for name in EMOTIONS] for wish in wishes], dtype=np.float32)
+        self.plan = np.zeros((rows, len(ENTRIES)), dtype=np.float32)
+        self.plan_until_ms = np.zeros(rows)
+        self.notes = np.zeros((rows, 512, 4), dtype=np.uint8)
+        """(B, room, 4), of which the first ``length`` are drawn; row 0 is the silence before the piece."""
+        self.remaining_s = np.zeros((rows, 512), dtype=np.float32)
+        """(B, room): at the onset of each of ``notes``."""
+        self.length = 0
+        self.onset_ms = np.zeros(rows, dtype=np.int64)
+        self.release_ms = np.zeros((rows, SIZES[COLUMN.pitch]), dtype=np.int64)
+        """When each key (B, 88) is released: striking it again ends the note before."""
+        self.pitch = np.full(rows, NO_NOTE[COLUMN.pitch])
+        self.add(np.full((rows, 4), NO_NOTE), np.zeros(rows, dtype=np.int64))
+        for note in opening:
+            self.add(np.tile(note, (rows, 1)), SHIFT_MS[np.full(rows, note[COLUMN.shift])])
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def add(self, note: npt.NDArray[np.integer], shift_ms: Ints) -> None:
+        """One more note (B, 4) for each draft."""
+        if self.length == self.notes.shape[1]:
+            self.notes = np.concatenate([self.notes, np.zeros_like(self.notes)], axis=1)
+            self.remaining_s = np.concatenate([self.remaining_s, np.zeros_like(self.remaining_s)], axis=1)
+        self.onset_ms = self.onset_ms + shift_ms
+        self.pitch = note[:, COLUMN.pitch]
+        if self.length:
+            self.release_ms[np.arange(len(self)), self.pitch] = self.onset_ms + DURATION_MS[note[:, COLUMN.duration]]
+        self.notes[:, self.length] = note
+        self.remaining_s[:, self.length] = (self.end_ms - self.onset_ms) / 1000
+        self.length += 1
+
+    def keep(self, rows: Ints) -> None:
+        """Go on with some of the drafts (indices) only."""
+        for name, value in vars(self).items():
+            if isinstance(value, np.ndarray):
+                setattr(self, name, value[rows])
+        self.rngs = [self.rngs[row] for row in rows]
+
+    def renew_plans(self) -> None:
+        """Draw a plan for each draft whose last one has run out, from those of real clips of its emotion."""
+        for row in np.flatnonzero(self.onset_ms >= self.plan_until_ms):
+            rng, wish = self.rngs[row], self.wishes[self.row[row]]
+            name = str(rng.choice(list(wish.emotion), p=list(wish.emotion.values())))
+            of_emotion = self.plans.by_emotion.get(name, ())
+            plan = np.array(of_emotion[rng.integers(len(of_emotion))]) if of_emotion else np.full(len(ENTRIES), np.nan)
+            for entry, value in wish.pins.items():
+                i = ENTRIES.index(entry)
+                plan[i] = (value - self.plans.mean[i]) / self.plans.sd[i]
+            self.plan[row] = plan
+            self.plan_until_ms[row] = self.onset_ms[row] + PLAN_S * 1000
+
+    def possible_shifts(self) -> npt.NDArray[np.bool_]:
+        """Which shifts (B, 145) each draft may draw: no long silence, no chord above the highest key.
+
+        A shift that reaches the end of the piece ends it; that is a draw like any other.
+        """
+        sounds_ms = np.maximum(self.release_ms.max(axis=1) - self.onset_ms, 0)
+        longest_ms = np.where(self.pitch == NO_NOTE[COLUMN.pitch], BEGIN_MS, sounds_ms + SILENCE_MS)
+        possible = longest_ms[:, None] >= SHIFT_MS
+        possible[:, 0] &= self.pitch != SIZES[COLUMN.pitch] - 1
+        return possible
+
+    def possible_pitches(self, shift: Ints) -> npt.NDArray[np.bool_]:
+        """Which pitches (B, 88): in a chord, those above the note before."""
+        in_chord = (shift == 0) & (self.pitch < NO_NOTE[COLUMN.pitch])
+        return np.arange(SIZES[COLUMN.pitch]) > np.where(in_chord, self.pitch.astype(int), -1)[:, None]
+
+    def possible_durations(self, shift: Ints) -> npt.NDArray[np.bool_]:
+        """Which durations (B, 95): those that end with the piece or before (the shortest in any case)."""
+        left_ms = self.end_ms - self.onset_ms - SHIFT_MS[shift]
+        return np.maximum(left_ms, DURATION_MS[0])[:, None] >= DURATION_MS
+
+
+@torch.inference_mode()
+def generate(
+    model: Composer,
+    plans: PlanTable,
+    wishes: Sequence[Wish],
+    sample: SampleSettings,
+    opening: Tokens | None = None,
+    tell: Callable[[float], None] = lambda seconds: None,
+) -> list[Piece]:  # six: the model and its plans, the wishes, how to draw, what to begin with, who is told
+    """A piece for each wish, of exactly its length.
+
+    Args:
+        opening: notes (N, 4) that every piece begins with; they must end before the shortest wish does.
+        tell: is told now and then how many seconds of music there are, over all pieces.
+
+    Raises:
+        EmogenError: a weight that is not finite (nothing could be drawn, and no piece would ever end).
+    """
+    if not all(weight.isfinite().all() for weight in model.parameters()):
+        raise EmogenError("the network's weights are not all numbers", "take another checkpoint: emogen ckpt list")
+    model.eval()
+    drafts = Drafts(wishes, plans, np.zeros((0, 4), dtype=np.uint8) if opening is None else opening)
+    guided = sample.guidance != 1
+    cache = Cache(model, len(drafts) * (2 if guided else 1))
+    unread = drafts.length
+    done: dict[int, Piece] = {}
+    done_s = 0.0
+    while len(drafts):
+        if unread > cache.room:  # full: begin again from the later half of what it held
+            cache.clear()
+            unread = min(drafts.length, max(1, model.settings.context_notes // 2))
+        drafts.renew_plans()
+        h = read(model, drafts, cache, unread, guided)
+        note, ended = draw_note(model, h, drafts, sample)
+        unread = 1
+        if ended.any():
+            for row in np.flatnonzero(ended):
+                wish = wishes[drafts.row[row]]
+                piece = decode(drafts.notes[row, 1 : drafts.length], spread_seed=wish.seed)
+                done[int(drafts.row[row])] = fit(piece, wish.seconds)
+                done_s += wish.seconds
+            kept = np.flatnonzero(~ended)
+            drafts.keep(kept)
+            both = np.concatenate([kept, kept + len(ended)]) if guided else kept
+            cache.keep(torch.from_numpy(both).to(model.device))
+            note = note[kept]
+        drafts.add(note, SHIFT_MS[note[:, COLUMN.shift]])
+        tell(done_s + float(drafts.onset_ms.sum()) / 1000)
+    return [done[row] for row in range(len(wishes))]
+
+
+def read(model: Composer, drafts: Drafts, cache: Cache, unread: int, guided: bool) -> Tensor:
+    """The network's view h of the drafts (B, D) after their last ``unread`` notes; with guidance (2 B, D).
+
+    The second half of a guided batch is told neither emotion nor plan.
+    """
+    latest = slice(drafts.length - unread, drafts.length)
+    emotion, plan = drafts.emotion, drafts.plan
+    notes, remaining_s = drafts.notes[:, latest], drafts.remaining_s[:, latest]
+    if guided:
+        emotion = np.concatenate([emotion, np.zeros_like(emotion)])
+        plan = np.concatenate([plan, np.full_like(plan, np.nan)])
+        notes, remaining_s = np.tile(notes, (2, 1, 1)), np.tile(remaining_s, (2, 1))
+    on_device = (torch.from_numpy(a).to(model.device) for a in (emotion, plan, remaining_s))
+    condition = model.condition(*on_device)
+    return model(torch.from_numpy(notes).to(model.device), condition, cache)[:, -1]
+
+
+def draw_note(model: Composer, h: Tensor, drafts: Drafts, sample: SampleSettings) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """The next note (B, 4) of each draft, family by family, and whether (B,) it would lie beyond the piece's end."""
+    chance = np.array([1 - rng.random(4) for rng in drafts.rngs])  # (B, 4), in (0, 1]
+    note = np.zeros((len(drafts), 4), dtype=np.int64)
+    ended = np.zeros(len(drafts), dtype=bool)
+    for family in range(4):
+        logits = model.head(family, h).float().cpu()
+        if sample.guidance != 1:
+            told, untold = logits.chunk(2)
+            logits = untold + sample.guidance * (told - untold)
+        if family == COLUMN.shift:  # one temperature for all makes rhythm collapse into "now": it is drawn as learnt
+            possible = drafts.possible_shifts()
+            note[:, family] = draw(logits, possible, chance[:, family])
+            ended = drafts.onset_ms + SHIFT_MS[note[:, family]] >= drafts.end_ms
+        else:
+            rule = drafts.possible_pitches if family == COLUMN.pitch else drafts.possible_durations
+            possible = rule(note[:, COLUMN.shift]) if family != COLUMN.velocity else np.ones(logits.shape, dtype=bool)
+            note[:, family] = draw(logits, possible, chance[:, family], sample.temperature, sample.top_p, sample.top_k)
+        if family < 3:
+            drawn = torch.from_numpy(note[:, family]).to(h.device)
+            h = model.see(family, h, drawn.repeat(len(h) // len(drawn)))
+    return note, ended
+
+
+def draw(
+    logits: Tensor,
+    possible: npt.NDArray[np.bool_],
+    chance: npt.NDArray[np.float64],
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+) -> Ints:  # six: the three numbers are what people set
+    """One possible id (B,) a row of logits (B, V): the first whose cumulative probability reaches ``chance`` (B,).
+
+    ``chance`` lies in (0, 1]; in each row at least one id must be possible.
+    """
+    logits = logits.double().masked_fill(torch.from_numpy(~possible), -1e9)
+    logits = (logits - logits.amax(-1, keepdim=True)) / temperature  # the likeliest is 0 at any temperature
+    if 0 < top_k < logits.shape[1]:
+        logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -1e9)
+    p = logits.softmax(-1)
+    if top_p < 1:  # the nucleus of Holtzman et al., "The curious case of neural text degeneration" (2020)
+        likeliest, order = p.sort(descending=True)
+        beyond = likeliest.cumsum(-1) - likeliest >= top_p
+        p = p.masked_fill(beyond.gather(-1, order.argsort(-1)), 0)
+    reached = p.cumsum(-1)
+    below = reached < torch.from_numpy(chance)[:, None] * reached[:, -1:]
+    return below.sum(-1).numpy()
+
+
+def fit(piece: Piece, seconds: float) -> Piece:
+    """The piece, released at exactly ``seconds``: stretched by at most FIT; then its last sound rings on."""
+    end_ms = round(seconds * 1000)
+    piece = piece.stretch(float(np.clip(end_ms / piece.end_ms, 1 - FIT, 1 + FIT))).crop(0, end_ms)
+    release_ms = piece.onset_ms + piece.duration_ms
+    release_ms[release_ms >= piece.end_ms - RING_MS] = end_ms
+    return Piece.of(piece.onset_ms, piece.pitch, piece.velocity, release_ms - piece.onset_ms)

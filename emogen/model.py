@@ -1,0 +1,230 @@
+"""The network: a causal Transformer that takes one step a note and knows ids only.
+
+The four embeddings of a note are summed; pre-norm blocks read the notes; a chain of small heads draws shift, pitch,
+velocity, duration in that order, each seeing those drawn before it. Attention turns a quarter of each query and key by
+the note's number, half by its onset in seconds and a quarter by its pitch, and so it sees differences: the third note
+back, what was struck a beat ago (performances have no beat grid), the octave below. Three conditions enter every step:
+an emotion, a plan and the time remaining. They become one vector c (B, T, C), which is added to the embedding and
+scales every norm, so that a condition cannot be forgotten on the way up.
+
+Shapes: B batch, T notes, D width, H heads, C width of the condition, E emotions, P plan entries.
+Sources: rotary positions: Su et al., "RoFormer" (2021); RMS norm: Zhang and Sennrich (2019); norms scaled by a
+condition: Perez et al., "FiLM" (2018), Peebles and Xie, "DiT" (2023).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emogen.emotion import EMOTIONS
+from emogen.plan import ENTRIES
+from emogen.settings import ModelSettings
+from emogen.tokens import COLUMN, SHIFT_MS, SIZES
+
+NO_NOTE = SIZES
+"""The ids one past each family's last: as an input the silence before a piece, as a target nothing to learn."""
+
+CONDITION_WIDTH = 64
+WAVES = 8
+"""Waves over the time remaining, each twice as fast as the one before."""
+BEATS_S, INTERVALS = (0.2, 120.0), (3.0, 176.0)
+"""Shortest and longest period of the rotation by time, in seconds, and by pitch, in semitones."""
+FAR_S = 32.0
+"""Beyond so many seconds from the end all times are one: "far". Pieces of any length look the same until then."""
+
+
+class Cache:
+    """Keys and values of the notes read so far, allocated once: (layers, 2, B, H, context, D/H)."""
+
+    def __init__(self, model: Composer, batch: int) -> None:
+        s = model.settings
+        shape = (s.n_layers, 2, batch, s.n_heads, s.context_notes, s.d_model // s.n_heads)
+        self.kv = torch.zeros(shape, device=model.device)
+        self.length = 0
+        self.time_s = torch.zeros(batch, 1, device=model.device)
+        """Onset of the last note, counted from the first (B, 1)."""
+
+    @property
+    def room(self) -> int:
+        """Notes that can still be added."""
+        return self.kv.shape[4] - self.length
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all pieces but ``rows`` (indices into the batch)."""
+        self.kv, self.time_s = self.kv[:, :, rows], self.time_s[rows]
+
+    def clear(self) -> None:
+        """Forget all notes."""
+        self.length = 0
+        self.time_s.zero_()
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward layer, each behind a norm scaled by the condition."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        width = settings.d_model
+        self.n_heads = settings.n_heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.up = nn.Linear(width, 6 * width, bias=False)
+        self.down = nn.Linear(6 * width, width, bias=False)
+        self.drop = nn.Dropout(settings.dropout)  # on the residual only: inside attention it costs the fast kernel
+
+    def forward(self, x: Tensor, gains: Sequence[Tensor], turn: Tensor, kv: Tensor | None, start: int) -> Tensor:
+        """x (B, T, D), gains of its two norms, each like x; turn: see rotate; kv: this layer's cache."""
+        x = x + self.drop(self.attend(scaled_norm(x, gains[0]), turn, kv, start))
+        return x + self.drop(self.down(F.gelu(self.up(scaled_norm(x, gains[1])))))
+
+    def attend(self, x: Tensor, turn: Tensor, kv: Tensor | None, start: int) -> Tensor:
+        """Attention of T new notes to themselves and, with a cache, to the ``start`` notes before them."""
+        batch, length, width = x.shape
+        q, k, v = self.qkv(x).view(batch, length, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
+        q, k = rotate(q, turn), rotate(k, turn)
+        if kv is not None:
+            kv[0, :, :, start : start + length] = k
+            kv[1, :, :, start : start + length] = v
+            k, v = kv[:, :, :, : start + length]
+        mask = None
+        if start and length > 1:  # new notes see all old ones and, of the new, themselves and those before
+            mask = torch.ones(length, start + length, dtype=torch.bool, device=x.device).tril(start)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and length > 1)
+        return self.out(y.transpose(1, 2).reshape(batch, length, width))
+
+
+class Composer(nn.Module):
+    """The whole network."""
+
+    by_number: Tensor
+    by_time: Tensor
+    by_pitch: Tensor
+    shift_s: Tensor
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        width, layers = settings.d_model, settings.n_layers
+        self.embed = nn.ModuleList(nn.Embedding(size + 1, width) for size in SIZES)
+        self.emotion = nn.Linear(len(EMOTIONS), CONDITION_WIDTH, bias=False)
+        self.plan = nn.Linear(2 * len(ENTRIES), CONDITION_WIDTH, bias=False)
+        self.remaining = nn.Linear(2 * WAVES + 1, CONDITION_WIDTH)
+        self.enter = nn.Linear(CONDITION_WIDTH, width)
+        self.gains = nn.Linear(CONDITION_WIDTH, (2 * layers + 1) * width)  # of all norms, in one product
+        self.drop = nn.Dropout(settings.dropout)
+        self.blocks = nn.ModuleList(Block(settings) for _ in range(layers))
+        self.seen = nn.ModuleList(nn.Embedding(size + 1, width) for size in SIZES[:-1])
+        self.mix = nn.ModuleList(nn.Linear(width, width // 2) for _ in SIZES)
+        self.logits = nn.ModuleList(nn.Linear(width // 2, size) for size in SIZES)
+        quarter = width // settings.n_heads // 8  # of the pairs that attention turns
+        numbers, pitches = torch.arange(settings.context_notes), torch.arange(SIZES[COLUMN.pitch] + 1)
+        self.register_buffer(
+            "by_number", torch.outer(numbers, 1e4 ** -(torch.arange(quarter) / quarter)), persistent=False
+        )
+        self.register_buffer(
+            "by_time", frequencies(BEATS_S, width // settings.n_heads // 2 - 2 * quarter), persistent=False
+        )
+        self.register_buffer("by_pitch", torch.outer(pitches, frequencies(INTERVALS, quarter)), persistent=False)
+        self.register_buffer("shift_s", torch.tensor([*SHIFT_MS / 1000, 0.0], dtype=torch.float32), persistent=False)
+        for name, weight in self.named_parameters():
+            if weight.ndim < 2 or name.startswith(("gains.", "logits.")):
+                nn.init.zeros_(weight)  # so it begins with plain norms and no opinion: ln(size) nats a family
+            elif name.startswith(("embed.", "seen.")):
+                nn.init.normal_(weight)
+            else:
+                ends_branch = name.endswith(("out.weight", "down.weight"))
+                nn.init.normal_(weight, std=(weight.shape[1] * (2 * layers if ends_branch else 1)) ** -0.5)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.shift_s.device
+
+    def condition(self, emotion: Tensor, plan: Tensor, remaining_s: Tensor) -> Tensor:
+        """c (B, T, C) of emotion weights (B, E; zeros: none), plan (B, P; NaN: unknown), time (B, T; NaN: unknown)."""
+        known = ~plan.isnan()
+        fixed = self.emotion(emotion) + self.plan(torch.cat([plan.nan_to_num(0.0), known.float()], dim=-1))
+        return F.silu(fixed[:, None] + self.remaining(time_features(remaining_s)))
+
+    def forward(self, notes: Tensor, condition: Tensor, cache: Cache | None = None) -> Tensor:
+        """What the network makes of notes (B, T, 4): h (B, T, D), from which the next note is drawn.
+
+        With a cache the notes follow those it holds, and it takes them in; without one they are all there is.
+        """
+        start = cache.length if cache else 0
+        turn = self.rotation(notes, cache)
+        x = self.enter(condition)
+        for family, embed in enumerate(self.embed):
+            x = x + embed(notes[..., family].int())
+        x = self.drop(x)
+        gains = self.gains(condition).chunk(2 * len(self.blocks) + 1, dim=-1)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, gains[2 * layer : 2 * layer + 2], turn, cache.kv[layer] if cache else None, start)
+        if cache:
+            cache.length += notes.shape[1]
+        return scaled_norm(x, gains[-1])
+
+    def rotation(self, notes: Tensor, cache: Cache | None) -> Tensor:
+        """Cosines and sines (2, B, 1, T, W/2) of the angles of notes (B, T, 4), by number, time and pitch."""
+        start, (batch, length, _) = cache.length if cache else 0, notes.shape
+        time_s = self.shift_s[notes[..., COLUMN.shift].int()].cumsum(1)
+        if cache:
+            time_s = time_s + cache.time_s
+            cache.time_s = time_s[:, -1:]
+        by_number = self.by_number[start : start + length].expand(batch, -1, -1)
+        by_pitch = self.by_pitch[notes[..., COLUMN.pitch].int()]
+        angle = torch.cat([by_number, time_s[..., None] * self.by_time, by_pitch], dim=-1)[:, None]
+        return torch.stack([angle.cos(), angle.sin()])
+
+    def head(self, family: int, h: Tensor) -> Tensor:
+        """Logits (..., size) of one family from h (..., D), which has seen the families before it."""
+        return self.logits[family](F.gelu(self.mix[family](h)))
+
+    def see(self, family: int, h: Tensor, drawn: Tensor) -> Tensor:
+        """h (..., D) after the ids (...) drawn of one family, for the heads that follow."""
+        return h + self.seen[family](drawn.int())
+
+    def loss(self, notes: Tensor, emotion: Tensor, plan: Tensor, remaining_s: Tensor) -> Tensor:
+        """Summed nats of each family (4,) for predicting notes[:, 1:] of (B, T + 1, 4), given the conditions."""
+        h = self(notes[:, :-1], self.condition(emotion, plan, remaining_s))
+        target = notes[:, 1:].long()
+        real = target[..., COLUMN.shift] != NO_NOTE[COLUMN.shift]
+        h, target = h[real], target[real]  # (N, D), (N, 4): padding is neither computed nor counted from here on
+        nats = []
+        for family, nothing in enumerate(NO_NOTE):
+            if family:
+                h = self.see(family - 1, h, target[:, family - 1])
+            logits = self.head(family, h).float()
+            nats.append(F.cross_entropy(logits, target[:, family], ignore_index=nothing, reduction="sum"))
+        return torch.stack(nats)
+
+
+def scaled_norm(x: Tensor, gain: Tensor) -> Tensor:
+    """RMS norm of x (..., D), times 1 + gain."""
+    return F.rms_norm(x, x.shape[-1:]) * (1 + gain)
+
+
+def frequencies(periods: tuple[float, float], count: int) -> Tensor:
+    """Angular frequencies (count,) of periods spread evenly on a logarithmic scale, the shortest first."""
+    return 2 * math.pi / torch.logspace(math.log10(periods[0]), math.log10(periods[1]), count)
+
+
+def rotate(x: Tensor, turn: Tensor) -> Tensor:
+    """x (B, H, T, W) with its pairs (i, i + W/2) turned; turn holds cosines and sines (2, B, 1, T, W/2)."""
+    a, b = x.chunk(2, dim=-1)
+    cos, sin = turn.to(x.dtype)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+def time_features(remaining_s: Tensor) -> Tensor:
+    """Waves (B, T, 17) over the logarithm of the time remaining, and whether it is known; all zero where it is not."""
+    known = ~remaining_s.isnan()
+    place = torch.log1p(remaining_s.nan_to_num(0.0).clamp(0, FAR_S)) / math.log1p(FAR_S)  # 0..1
+    angle = place[..., None] * 2 ** torch.arange(WAVES, device=place.device) * torch.pi
+    waves = torch.cat([angle.cos(), angle.sin(), torch.ones_like(place)[..., None]], dim=-1)
+    return waves * known[..., None]

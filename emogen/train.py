@@ -1,0 +1,303 @@
+"""Training: the loop on one page, and what it needs to stop anywhere and go on exactly there."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from emogen import __version__, checkpoint, tokens
+from emogen.batches import Batch, Batches, plan_table
+from emogen.checkpoint import DatasetFacts, EpochLoss, Meta
+from emogen.compute import default_threads, faster_in_bf16, is_out_of_memory, pick_device
+from emogen.corpus import SPLITS, Corpus
+from emogen.emotion import EMOTIONS
+from emogen.errors import EmogenError
+from emogen.model import NO_NOTE, Composer
+from emogen.run import Run, stop_requested
+from emogen.settings import Settings, TrainSettings
+
+SAVE_SHARE = 0.05
+"""Largest share of the time that may go into saving ``last``."""
+
+
+class Watch(Protocol):
+    """Somebody who is told how training goes."""
+
+    def step(self, epoch: int, batch: int, batches: int, loss: float, notes_per_s: float, left_s: float) -> None:
+        """A step is done: its epoch (from 1), batches done of it, its nats per note so far, time left in all."""
+
+    def epoch(self, loss: EpochLoss) -> None:
+        """An epoch is done."""
+
+    def say(self, text: str) -> None:
+        """Something a person should know."""
+
+
+@dataclass
+class Progress:
+    """Where a training stands; with the weights and the optimizer it is all there is to resume from."""
+
+    epoch: int = 0
+    """Epochs completed."""
+    batch: int = 0
+    """Batches done of the epoch that is under way."""
+    step: int = 0
+    """Optimizer steps taken."""
+    nats: float = 0.0
+    """Summed over the notes of the epoch so far."""
+    notes: int = 0
+    seconds: float = 0.0
+    """Spent on the epoch so far."""
+    history: list[EpochLoss] = field(default_factory=list)
+
+    def count(self, nats: float, notes: int, seconds: float) -> None:
+        """Count a step."""
+        self.batch, self.step = self.batch + 1, self.step + 1
+        self.nats, self.notes, self.seconds = self.nats + nats, self.notes + notes, self.seconds + seconds
+
+
+class Trainer:
+    """A model, its optimizer and where they stand."""
+
+    def __init__(self, corpus: Corpus, settings: Settings, run: Run) -> None:
+        s = settings.train
+        self.settings, self.corpus, self.run = settings, corpus, run
+        self.device = pick_device(s.device)
+        self.bf16 = s.precision == "bf16" or (s.precision == "auto" and faster_in_bf16(self.device))
+        torch.set_num_threads(s.threads or default_threads())
+        torch.manual_seed(s.seed)
+        self.model = Composer(settings.model).to(self.device)
+        self.optimizer = make_optimizer(self.model, s)
+        self.progress = Progress()
+        self.plans = plan_table(corpus, settings.model.context_notes, s.seed)
+        if not len(corpus.clips("valid")):
+            hint = "prepare one of three songs or more: emogen prepare FOLDER"
+            raise EmogenError("the prepared corpus has no validation clips", hint)
+        size = (s.batch_size, settings.model.context_notes, self.plans)
+        self.train, self.valid = Batches(corpus, "train", *size, augment=s), Batches(corpus, "valid", *size)
+        self.parts = min(s.accumulate, s.batch_size)
+        self.saved_at, self.save_cost_s = time.monotonic(), 0.0
+
+    def learn(self, watch: Watch) -> bool:
+        """Train until all epochs are done or patience is at its end; False if somebody asked to stop: then it is saved.
+
+        Raises:
+            EmogenError: the loss is no longer finite, memory is too small, or a checkpoint cannot be written.
+            KeyboardInterrupt: at the second Ctrl-C, wherever it finds us.
+        """
+        s, p = self.settings.train, self.progress
+        with stop_requested() as stop:
+            while p.epoch < s.epochs and not self.out_of_patience():
+                batches = len(self.train.epoch(p.epoch))
+                while p.batch < batches and not stop.is_set():
+                    began = time.perf_counter()
+                    self.set_learning_rate((p.epoch + p.batch / batches) / s.epochs)
+                    torch.manual_seed(s.seed << 32 | p.step)  # dropout depends on the step alone, so resuming is exact
+                    nats, notes = self.step(self.train.batch(p.epoch, p.batch), watch)
+                    p.count(nats, notes, time.perf_counter() - began)
+                    left_s = p.seconds * ((s.epochs - p.epoch) * batches / p.batch - 1)
+                    watch.step(p.epoch + 1, p.batch, batches, p.nats / p.notes, p.notes / p.seconds, left_s)
+                    if self.save_is_due():
+                        self.save_last()
+                if stop.is_set():
+                    self.save_last()
+                    return False
+                watch.epoch(self.finish_epoch())
+                if advice := advise(p.history):
+                    watch.say(advice)
+        return True
+
+    def step(self, batch: Batch, watch: Watch) -> tuple[float, int]:
+        """One optimizer step; returns the summed nats of the batch and its number of notes."""
+        while True:
+            try:
+                nats, notes = self.gradients(batch)
+                break
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                self.optimizer.zero_grad()
+                if self.parts >= len(batch.notes):
+                    hint = "begin anew with --fresh and a smaller --size or a shorter --max-seq-len"
+                    raise EmogenError("out of memory even with one window at a time", hint) from None
+            self.parts = min(2 * self.parts, len(batch.notes))  # outside the except, which holds on to the memory
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            watch.say(f"out of memory: each batch is now computed in {self.parts} parts (--accumulate {self.parts})")
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.train.grad_clip)
+        self.check_finite(nats, norm.item())
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return nats, notes
+
+    def gradients(self, batch: Batch) -> tuple[float, int]:
+        """Adds up the gradient of the mean nats per note, part by part; returns the summed nats and the notes."""
+        self.model.train()
+        notes, total = count_notes(batch), 0.0
+        for by_family in self.nats(batch):
+            nats = by_family.sum()
+            (nats / notes).backward()  # type: ignore[no-untyped-call]
+            total += nats.item()
+        return total, notes
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Nats per note of the valid split, by family, with the emotion and the time known and the plan hidden."""
+        self.model.eval()
+        total, notes = torch.zeros(4, dtype=torch.float64), 0
+        for i in range(len(self.valid.epoch(0))):
+            batch = self.valid.batch(0, i)
+            notes += count_notes(batch)
+            for by_family in self.nats(batch):
+                total += by_family.cpu()
+        return dict(zip(tokens.FAMILIES, (total / notes).tolist(), strict=True))
+
+    def nats(self, batch: Batch) -> Iterator[Tensor]:
+        """Summed nats of each family (4,) of one part of a batch after the other."""
+        for part in zip(*(tensor.chunk(self.parts) for tensor in batch), strict=True):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                by_family = self.model.loss(*(tensor.to(self.device) for tensor in part))
+            yield by_family  # outside: what is done with it is no part of the forward pass
+
+    def check_finite(self, *values: float) -> None:
+        """Stop where numbers are no longer numbers, before they reach a checkpoint."""
+        if not all(map(math.isfinite, values)):
+            raise EmogenError(
+                f"the loss is no longer finite at step {self.progress.step + 1}; the last checkpoint is untouched",
+                f"begin anew with --fresh and a --learning-rate below {self.settings.train.learning_rate:g}",
+            )
+
+    def set_learning_rate(self, done: float) -> None:
+        """Linear warm-up, then a cosine down to a twentieth; ``done`` is the share of all epochs that is behind."""
+        s = self.settings.train
+        warm = min(1.0, (self.progress.step + 1) / max(s.warmup_steps, 1))
+        cosine = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done))
+        for group in self.optimizer.param_groups:
+            group["lr"] = s.learning_rate * min(warm, cosine)
+
+    def finish_epoch(self) -> EpochLoss:
+        """Evaluate, write the epoch's checkpoints and logs, and move on to the next."""
+        p, s, by_family = self.progress, self.settings.train, self.evaluate()
+        loss = EpochLoss(
+            epoch=p.epoch + 1,
+            train=p.nats / p.notes,
+            valid=sum(by_family.values()),
+            valid_by_family=by_family,
+            seconds=p.seconds,
+        )
+        self.check_finite(loss.valid)
+        p.history.append(loss)
+        p.epoch, p.batch, p.nats, p.notes, p.seconds = p.epoch + 1, 0, 0.0, 0, 0.0
+        self.run.record({**loss.model_dump(), "step": p.step})
+        if loss.valid in sorted(each.valid for each in p.history)[: s.keep_best]:
+            self.save("best", s.keep_best)
+        if p.epoch % s.checkpoint_every == 0 or p.epoch == s.epochs:
+            self.save("epoch", s.keep_periodic)
+        self.save_last()
+        return loss
+
+    def out_of_patience(self) -> bool:
+        """Whether the valid loss has not been bettered for as many epochs as we wait."""
+        patience, valid = self.settings.train.patience, [loss.valid for loss in self.progress.history]
+        return bool(patience and len(valid) > patience and min(valid[-patience:]) >= min(valid[:-patience]))
+
+    def save_is_due(self) -> bool:
+        """Whether ``last`` is old enough, and saving cheap enough, to save again."""
+        wait_s = max(self.settings.train.save_every_s, self.save_cost_s / SAVE_SHARE)
+        return time.monotonic() - self.saved_at > wait_s
+
+    def save_last(self) -> None:
+        """Save where we are as ``last``."""
+        began = time.monotonic()
+        self.save("last", keep=1)
+        self.saved_at = time.monotonic()
+        self.save_cost_s = self.saved_at - began
+
+    def save(self, kind: str, keep: int) -> None:
+        """Write a checkpoint of the run, and remove all but ``keep`` of its kind."""
+        p, manifest, folder = self.progress, self.corpus.manifest, self.run.checkpoints
+        clips = {split: len(self.corpus.clips(split)) for split in SPLITS}
+        meta = Meta(
+            format=checkpoint.FORMAT,
+            emogen=__version__,
+            torch=torch.__version__,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            run=self.run.name,
+            epoch=p.epoch,
+            step=p.step,
+            history=tuple(p.history),
+            parameters=sum(weight.numel() for weight in self.model.parameters()),
+            model=self.settings.model,
+            train=self.settings.train.model_dump(mode="json"),
+            vocabulary=tokens.fingerprint(),
+            emotions=EMOTIONS,
+            dataset=DatasetFacts(name=manifest.name, fingerprint=manifest.fingerprint, clips=clips),
+            plan=self.plans,
+        )
+        place = {name: value for name, value in vars(p).items() if name != "history"}  # that is in the meta
+        trainer = {"optimizer": self.optimizer.state_dict(), "progress": place}
+        path = folder / checkpoint.name(kind, meta)
+        checkpoint.save(path, meta, self.model.state_dict(), trainer if kind in checkpoint.RESUMABLE else None)
+        checkpoint.rotate(folder, kind, keep)
+
+    def resume(self, path: Path) -> None:
+        """Go on from a checkpoint of this run.
+
+        Raises:
+            EmogenError: it is damaged, holds weights only, or was trained on other data.
+        """
+        meta = checkpoint.read_meta(path)
+        if meta.dataset.fingerprint != self.corpus.manifest.fingerprint:
+            raise EmogenError(
+                f"{path.name} was trained on other data ({meta.dataset.name}) than this ({self.corpus.manifest.name})",
+                "choose the data with --data, or begin another run with --name",
+            )
+        state, weights = checkpoint.load_trainer(path), checkpoint.load_weights(path)
+        try:
+            self.model.load_state_dict(weights)
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.progress = Progress(**state["progress"], history=list(meta.history))
+        except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise EmogenError(f"{path} does not fit together: {error}", checkpoint.TAKE_ANOTHER) from None
+
+
+def advise(history: list[EpochLoss]) -> str:
+    """What the losses so far tell a person, in the epoch in which it becomes true; mostly nothing."""
+    if len(history) < 4:
+        return ""
+    now, best = history[-1], min(history, key=lambda loss: loss.valid)
+    if stalled(history) and not stalled(history[:-1]):
+        return "the train loss has not fallen for 3 epochs: --fresh with a lower --learning-rate may help, or stop here"
+    if now.epoch - best.epoch == 3 and not stalled(history):
+        return (
+            f"valid loss has not fallen since epoch {best.epoch} while train loss falls: the model learns by heart; "
+            "'best' is kept, --patience 5 stops by itself, and --fresh with more --dropout or a smaller --size may help"
+        )
+    return ""
+
+
+def stalled(history: list[EpochLoss]) -> bool:
+    """Whether the train loss has not fallen in the last 3 epochs, and the valid loss has nothing to show for it."""
+    falls = len(history) < 4 or history[-4].train - history[-1].train >= 0.01
+    return not falls and history[-1].valid > min(loss.valid for loss in history)
+
+
+def make_optimizer(model: Composer, s: TrainSettings) -> torch.optim.AdamW:
+    """AdamW that decays weight matrices only, not biases."""
+    decay = [w for w in model.parameters() if w.ndim > 1]
+    plain = [w for w in model.parameters() if w.ndim < 2]
+    groups = [{"params": decay, "weight_decay": s.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=s.learning_rate, betas=(0.9, 0.95), fused=True)
+
+
+def count_notes(batch: Batch) -> int:
+    """Notes to be predicted in a batch (ends of pieces are no notes)."""
+    return int((batch.notes[:, 1:, tokens.COLUMN.pitch] != NO_NOTE[tokens.COLUMN.pitch]).sum())

@@ -1,0 +1,475 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import count, pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from emogen import generate as generation
+from emogen.emotion import EMOTIONS
+from emogen.errors import EmogenError
+from emogen.generate import BEGIN_MS, FIT, PLAN_S, RING_MS, Drafts, Wish, draw, draw_note, fit, generate
+from emogen.model import NO_NOTE, Cache, Composer
+from emogen.musicality import silences_ms
+from emogen.notes import HIGHEST_KEY, LOWEST_KEY, Piece
+from emogen.plan import ENTRIES
+from emogen.settings import SampleSettings
+from emogen.tokens import COLUMN, DURATION_MS, FAMILIES, SHIFT_MS, SIZES, SPREAD_MS, Tokens, decode, encode
+from tests import tiny
+from tests.music import random_piece
+
+PLANS = tiny.plans()
+SAMPLE = SampleSettings()
+NOTHING = np.zeros((0, 4), dtype=np.uint8)
+LENGTHS_S = (5, 5.001, 7.3, 12, 60, 180, 600)
+
+
+@pytest.fixture(scope="module")
+def model() -> Composer:
+    return tiny.composer()
+
+
+def wish(seconds: float = 8, seed: int = 0, emotion: str = "happy", /, **pins: float) -> Wish:
+    return Wish({emotion: 1.0}, seconds, seed, pins)
+
+
+def make(model: Composer, *wishes: Wish, opening: Tokens | None = None, **sample: float) -> list[Piece]:
+    notes = count()
+
+    def tell(seconds: float) -> None:
+        assert next(notes) < 2000, "it goes on and on"
+
+    return generate(model, PLANS, wishes, SampleSettings.model_validate(sample), opening, tell)
+
+
+def is_same(a: Piece, b: Piece) -> bool:
+    columns = ("onset_ms", "pitch", "velocity", "duration_ms")
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in columns)
+
+
+def wanting(**slopes: float) -> Composer:
+    """A network whose opinion of some families never changes: their logits rise or fall by a step from id to id."""
+    model = tiny.composer()
+    with torch.no_grad():
+        for name, slope in slopes.items():
+            family = FAMILIES.index(name)
+            model.get_parameter(f"logits.{family}.weight").zero_()
+            model.get_parameter(f"logits.{family}.bias").copy_(slope * torch.arange(SIZES[family]))
+    return model
+
+
+def check_lawful(piece: Piece, seconds: float) -> None:
+    """What holds for every piece, whatever network made it."""
+    assert piece.end_ms == round(seconds * 1000)
+    assert silences_ms(piece).max() <= 3000
+    assert piece.onset_ms[0] <= BEGIN_MS * (1 + FIT) + 1
+    assert piece.onset_ms.min() >= 0
+    assert piece.duration_ms.min() >= 1
+    assert piece.pitch.min() >= LOWEST_KEY
+    assert piece.pitch.max() <= HIGHEST_KEY
+    assert piece.velocity.min() >= 1
+    assert piece.velocity.max() <= 127
+
+
+@pytest.fixture(scope="module")
+def pieces() -> Mapping[float, Piece]:
+    """A piece of every length, made in one batch."""
+    made = generate(wanting(shift=-0.01), PLANS, [wish(seconds, 3) for seconds in LENGTHS_S], SAMPLE)
+    return dict(zip(LENGTHS_S, made, strict=True))
+
+
+@pytest.mark.parametrize("seconds", LENGTHS_S)
+def test_a_piece_of_any_length_ends_to_the_millisecond(seconds: float, pieces: Mapping[float, Piece]) -> None:
+    check_lawful(pieces[seconds], seconds)
+    assert len(pieces[seconds]) > seconds / 2
+
+
+def test_pieces_of_many_seeds_and_lengths_are_lawful(model: Composer) -> None:
+    lengths_s = np.random.default_rng(0).uniform(5, 9, 40).round(3).tolist()
+    for piece, seconds in zip(make(model, *map(wish, lengths_s, range(40))), lengths_s, strict=True):
+        check_lawful(piece, seconds)
+
+
+@pytest.mark.parametrize(
+    "slopes",
+    [
+        {"shift": 50, "duration": -50},  # longest shift, shortest note
+        {"shift": 50, "duration": 50},
+        {"shift": 50, "pitch": -50, "duration": 0},  # one key again and again: striking it ends its last long note
+        {"pitch": 50, "velocity": 50},  # always the highest key
+        {"shift": -0.3, "velocity": -50, "duration": 50},  # thick and held
+    ],
+    ids=str,
+)
+def test_networks_with_one_wish_still_make_lawful_pieces(slopes: dict[str, float]) -> None:
+    lengths_s = [5, 5.9, 6.723, 8]
+    for piece, seconds in zip(make(wanting(**slopes), *map(wish, lengths_s, range(4))), lengths_s, strict=True):
+        check_lawful(piece, seconds)
+
+
+def test_a_network_that_never_moves_on_is_moved_on_when_it_runs_out_of_keys() -> None:
+    (piece,) = make(wanting(shift=-50, pitch=-50, duration=-50), wish(0.03))
+    assert piece.end_ms == 30
+    assert len(piece) <= 3 * 88
+
+
+def test_weights_that_are_no_numbers_are_refused() -> None:
+    def tell(seconds: float) -> None:
+        raise AssertionError("a note was drawn")
+
+    model = tiny.composer()
+    with torch.no_grad():
+        model.get_parameter("blocks.1.up.weight")[3, 3] = math.nan
+    with pytest.raises(EmogenError, match="not all numbers"):
+        generate(model, PLANS, [wish()], SAMPLE, tell=tell)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_the_same_seed_makes_the_same_piece_and_another_another(guidance: float, model: Composer) -> None:
+    first, again, other = (make(model, wish(8, seed), guidance=guidance)[0] for seed in (5, 5, 6))
+    assert is_same(first, again)
+    assert not np.array_equal(first.pitch, other.pitch)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_the_pieces_of_a_batch_are_those_made_alone(guidance: float, model: Composer) -> None:
+    wishes = [wish(5, 1), wish(7, 2, "sad"), wish(6, 3, "calm", density=2.0), wish(7, 4)]
+    together = make(model, *wishes, guidance=guidance)
+    for one, piece in zip(wishes, together, strict=True):
+        assert is_same(make(model, one, guidance=guidance)[0], piece), one
+
+
+def test_emotions_pins_and_temperature_change_a_piece(model: Composer) -> None:
+    plain = make(model, wish())[0]
+    for other in (
+        make(model, wish(8, 0, "sad"))[0],
+        make(model, wish(density=0.1))[0],
+        make(model, wish(), temperature=0.5)[0],
+        make(model, wish(), top_p=0.3)[0],
+        make(model, wish(), top_k=2)[0],
+        make(model, wish(), guidance=2)[0],
+    ):
+        assert not is_same(plain, other)
+
+
+def test_hardly_any_temperature_and_a_top_k_of_one_both_draw_the_likeliest(model: Composer) -> None:
+    cold = make(model, wish(8, 2), temperature=1e-40, top_p=1)[0]
+    assert is_same(cold, make(model, wish(8, 2), top_k=1)[0])
+    assert len(np.unique(cold.pitch)) > 1
+
+
+def test_guidance_one_is_the_way_without_guidance(model: Composer) -> None:
+    assert is_same(make(model, wish())[0], make(model, wish(), guidance=1 + 1e-9)[0])
+
+
+def test_no_guidance_at_all_follows_neither_emotion_nor_plan(model: Composer) -> None:
+    assert is_same(*make(model, wish(), wish(8, 0, "sad", density=0.1), guidance=0))
+
+
+def test_the_two_halves_of_guidance_are_told_all_and_nothing_but_the_time(model: Composer) -> None:
+    drafts = Drafts([wish(8, 0, "sad")], PLANS, random_opening(5))
+    drafts.renew_plans()
+    both = generation.read(model, drafts, Cache(model, 2), drafts.length, guided=True)
+    hidden = Drafts([wish(8, 0, "sad")], PLANS, random_opening(5))
+    hidden.emotion[:], hidden.plan[:] = 0, np.nan
+    told, untold = (generation.read(model, one, Cache(model, 1), one.length, guided=False) for one in (drafts, hidden))
+    assert torch.allclose(both, torch.cat([told, untold]), atol=1e-5)
+    assert not torch.allclose(told, untold, atol=1e-2)
+
+
+def test_who_watches_is_told_of_more_and_more_music_up_to_all_of_it(model: Composer) -> None:
+    told: list[float] = []
+    generate(model, PLANS, [wish(5), wish(7, 1)], SAMPLE, tell=told.append)
+    assert told == sorted(told)
+    assert len(set(told)) > 10
+    assert told[-1] == 12
+
+
+def random_opening(chords: int) -> Tokens:
+    return encode(random_piece(1, chords, gap_ms=(40, 200)))
+
+
+@pytest.mark.parametrize("chords", [1, 4, 25])  # the last is longer than the context
+def test_a_piece_begins_with_its_opening_and_goes_on(
+    chords: int, model: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Tokens] = []
+
+    def watched(notes: Tokens, spread_seed: int) -> Piece:
+        drawn.append(notes.copy())
+        return decode(notes, spread_seed)
+
+    monkeypatch.setattr(generation, "decode", watched)
+    opening = random_opening(chords)
+    opening[:, COLUMN.duration] = 20
+    (piece,) = make(model, wish(10), opening=opening)
+    assert (len(opening) > model.settings.context_notes) == (chords == 25)
+    assert np.array_equal(drawn[0][: len(opening)], opening)
+    assert len(drawn[0]) > len(opening) + 10
+    first = decode(opening[:1])
+    assert (piece.onset_ms[0], piece.pitch[0]) == (pytest.approx(first.onset_ms[0], rel=FIT), first.pitch[0])
+    assert piece.end_ms == 10_000
+
+
+def test_what_is_drawn_lies_within_the_rules_of_keyboard_and_clock(model: Composer) -> None:
+    drafts = Drafts([wish(3, seed) for seed in range(200)], PLANS, NOTHING)
+    for _ in range(12):
+        drafts.renew_plans()
+        h = generation.read(model, drafts, Cache(model, len(drafts)), drafts.length, guided=False)
+        before_pitch, before_ms = drafts.pitch.copy(), drafts.onset_ms.copy()
+        note, ended = draw_note(model, h, drafts, SAMPLE)
+        in_chord = (note[:, COLUMN.shift] == 0) & (before_pitch != NO_NOTE[COLUMN.pitch])
+        assert (note[in_chord, COLUMN.pitch] > before_pitch[in_chord]).all()
+        onset_ms = before_ms + SHIFT_MS[note[:, COLUMN.shift]]
+        assert np.array_equal(ended, onset_ms >= 3000)
+        release_ms = (onset_ms + DURATION_MS[note[:, COLUMN.duration]])[~ended]
+        assert (release_ms <= np.maximum(3000, onset_ms[~ended] + DURATION_MS[0])).all()
+        drafts.keep(np.flatnonzero(~ended))
+        drafts.add(note[~ended], SHIFT_MS[note[~ended, COLUMN.shift]])
+    assert in_chord.any()
+    assert 0 < len(drafts) < 200
+
+
+def test_a_pause_may_be_longer_while_something_sounds_until_its_key_is_struck_again() -> None:
+    def longest_ms() -> int:
+        return int(SHIFT_MS[drafts.possible_shifts()[0]].max())
+
+    def strike(key: int, duration: int) -> None:
+        drafts.add(np.array([[10, key, 15, duration]]), SHIFT_MS[[10]])
+
+    drafts = Drafts([wish(60)], PLANS, NOTHING)
+    assert longest_ms() == BEGIN_MS
+    strike(30, 0)
+    assert longest_ms() == 2750  # the grid's next is 3 s
+    strike(30, len(DURATION_MS) - 1)
+    strike(31, 0)
+    assert longest_ms() == 8000
+    strike(30, 0)
+    assert longest_ms() == 2750
+
+
+def test_drafts_remember_every_note_and_its_time_however_many_there_are() -> None:
+    drafts, notes = Drafts([wish(600), wish(500, 1)], PLANS, NOTHING), random_opening(600)
+    for note in notes:
+        drafts.add(np.stack([note, note]), SHIFT_MS[[note[COLUMN.shift]] * 2])
+    onset_ms = SHIFT_MS[notes[:, COLUMN.shift]].cumsum()
+    for row, seconds in enumerate((600, 500)):
+        assert np.array_equal(drafts.notes[row, 1 : drafts.length], notes)
+        assert drafts.remaining_s[row, 1 : drafts.length] == pytest.approx(seconds - onset_ms / 1000, abs=1e-4)
+    assert drafts.notes[:, 0].tolist() == [list(NO_NOTE)] * 2
+
+
+def reference(model: Composer, one: Wish, sample: SampleSettings) -> tuple[Piece, int]:
+    """The piece drawn without a cache, everything read anew for each note; and how many notes it had."""
+    context = model.settings.context_notes
+    drafts, first = Drafts([one], PLANS, NOTHING), 0
+    while True:
+        if drafts.length - first > context:
+            first = drafts.length - context // 2
+        drafts.renew_plans()
+        notes, remaining_s = drafts.notes[:, first : drafts.length], drafts.remaining_s[:, first : drafts.length]
+        with torch.no_grad():
+            conditions = map(torch.from_numpy, (drafts.emotion, drafts.plan, remaining_s))
+            h = model(torch.from_numpy(notes), model.condition(*conditions))[:, -1]
+            note, ended = draw_note(model, h, drafts, sample)
+        if ended[0]:
+            piece = decode(drafts.notes[0, 1 : drafts.length], spread_seed=one.seed)
+            return fit(piece, one.seconds), drafts.length - 1
+        drafts.add(note, SHIFT_MS[note[:, COLUMN.shift]])
+
+
+def test_the_sliding_window_equals_reading_the_latest_notes_anew(model: Composer) -> None:
+    expected, notes = reference(model, wish(30), SAMPLE)
+    assert notes > 4 * model.settings.context_notes
+    assert is_same(make(model, wish(30))[0], expected)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_memory_is_constant_and_only_shrinks_as_pieces_end(
+    guidance: float, model: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+    read = generation.read
+
+    def watched(model: Composer, drafts: Drafts, cache: Cache, unread: int, guided: bool) -> Tensor:
+        h = read(model, drafts, cache, unread, guided)
+        layers, two, batch, heads, context, _ = cache.kv.shape
+        assert (layers, two, heads, context) == (2, 2, 2, model.settings.context_notes)
+        assert cache.length <= context
+        assert batch == len(drafts) * (2 if guided else 1)
+        batches.append(batch)
+        return h
+
+    monkeypatch.setattr(generation, "read", watched)
+    make(model, wish(20), wish(10, 1), guidance=guidance)
+    assert len(batches) > 3 * model.settings.context_notes
+    assert batches == sorted(batches, reverse=True)
+    assert len(set(batches)) == 2
+
+
+def test_a_plan_is_one_of_the_emotions_own_and_is_renewed_when_its_time_is_over() -> None:
+    drafts = Drafts([wish(200, seed, "calm") for seed in range(20)], PLANS, NOTHING)
+    own = np.array(PLANS.by_emotion["calm"], dtype=np.float32)
+    note, eight_s = np.full((20, 4), 30), np.full(20, 8000)
+    plans = []
+    for _ in range(16):
+        drafts.renew_plans()
+        assert (drafts.plan[:, None] == own).all(-1).any(-1).all()
+        plans.append(drafts.plan.copy())
+        drafts.add(note, eight_s)
+    changed = [(after != before).any() for before, after in pairwise(plans)]
+    assert PLAN_S == 40
+    assert np.flatnonzero(changed).tolist() == [4, 9, 14]  # at 40, 80 and 120 s
+    assert len(np.unique(plans[0], axis=0)) > 1
+
+
+def test_after_a_long_opening_a_plan_holds_as_long_as_any() -> None:
+    opening = np.tile(np.array([[144, 30, 10, 30]], dtype=np.uint8), (12, 1))  # 96 s
+    drafts = Drafts([wish(200, seed) for seed in range(20)], PLANS, opening)
+    drafts.renew_plans()
+    first = drafts.plan.copy()
+    drafts.add(np.full((20, 4), 30), np.full(20, 8000))
+    drafts.renew_plans()
+    assert np.array_equal(drafts.plan, first)
+
+
+def test_pins_take_their_places_in_every_plan_standardised() -> None:
+    pins = {"density": math.log(3), "mode": -0.2}
+    drafts = Drafts([wish(100, seed, **pins) for seed in range(5)], PLANS, NOTHING)
+    for _ in range(2):
+        drafts.renew_plans()
+        for name, value in pins.items():
+            i = ENTRIES.index(name)
+            assert drafts.plan[:, i] == pytest.approx((value - PLANS.mean[i]) / PLANS.sd[i])
+        assert not np.array_equal(drafts.plan[0], drafts.plan[1])  # what is not pinned is drawn
+        drafts.onset_ms += 40_000
+
+
+def test_an_emotion_without_plans_has_an_unknown_one_but_for_the_pins() -> None:
+    bare = PLANS.model_copy(update={"by_emotion": {}})
+    drafts = Drafts([wish(pitch=60.0)], bare, NOTHING)
+    drafts.renew_plans()
+    assert np.isnan(drafts.plan[0]).tolist() == [name != "pitch" for name in ENTRIES]
+
+
+def test_a_mixture_draws_plans_of_its_emotions_in_their_proportions() -> None:
+    mixture = {"happy": 0.75, "calm": 0.25}
+    drafts = Drafts([Wish(mixture, 10, seed, {}) for seed in range(400)], PLANS, NOTHING)
+    drafts.renew_plans()
+    assert drafts.emotion[7].tolist() == [mixture.get(name, 0) for name in EMOTIONS]
+    share = {
+        name: (drafts.plan[:, None] == np.array(PLANS.by_emotion[name], dtype=np.float32)).all(-1).any(-1).mean()
+        for name in EMOTIONS
+    }
+    assert share["happy"] + share["calm"] == 1
+    assert share["happy"] == pytest.approx(0.75, abs=0.07)
+
+
+def test_a_mixture_makes_a_piece_of_its_own(model: Composer) -> None:
+    mixed, happy, calm = generate(
+        model, PLANS, [Wish(m, 6, 0, {}) for m in ({"happy": 0.5, "calm": 0.5}, {"happy": 1}, {"calm": 1})], SAMPLE
+    )
+    check_lawful(mixed, 6)
+    assert not is_same(mixed, happy)
+    assert not is_same(mixed, calm)
+
+
+def rows_of(logits: Tensor, rows: int) -> tuple[Tensor, np.ndarray[tuple[int, int], np.dtype[np.bool_]]]:
+    """The same logits (V,) in every row, all ids possible."""
+    return logits.expand(rows, -1), np.ones((rows, len(logits)), dtype=bool)
+
+
+def test_draws_follow_the_probabilities() -> None:
+    rng, draws = np.random.default_rng(0), 20_000
+    logits = torch.tensor([0.0, 1.0, -1.0, 2.0, 0.5, -3.0])
+    drawn = draw(*rows_of(logits, draws), 1 - rng.random(draws))
+    expected = logits.double().softmax(0).numpy() * draws
+    chi_square = ((np.bincount(drawn, minlength=6) - expected) ** 2 / expected).sum()
+    assert chi_square < 20.5  # 5 degrees of freedom, one in a thousand
+
+
+def test_temperature_flattens_or_sharpens() -> None:
+    rng, draws = np.random.default_rng(0), 20_000
+    logits = torch.tensor([0.0, 1.0, 2.0])
+    for temperature in (0.5, 2.0):
+        drawn = draw(*rows_of(logits, draws), 1 - rng.random(draws), temperature)
+        expected = (logits.double() / temperature).softmax(0).numpy()
+        assert np.bincount(drawn, minlength=3) / draws == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "rule", [{"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-7}, {"temperature": 1e-40}, {"temperature": 5e-324}],
+    ids=str,
+)  # fmt: skip
+def test_the_strictest_rules_draw_the_likeliest(rule: dict[str, float]) -> None:
+    logits = torch.randn(500, 88, generator=torch.Generator().manual_seed(0)) * 3
+    possible = np.random.default_rng(0).random((500, 88)) < 0.5
+    chance = np.random.default_rng(1).random(500)
+    likeliest = logits.masked_fill(torch.from_numpy(~possible), -torch.inf).argmax(-1)
+    assert np.array_equal(draw(logits, possible, 1 - chance, **rule), likeliest)  # type: ignore[arg-type]
+
+
+def test_top_k_and_top_p_keep_the_likeliest_and_their_proportions() -> None:
+    rng, draws = np.random.default_rng(0), 20_000
+    p = torch.tensor([0.05, 0.4, 0.15, 0.3, 0.1])
+    for rule, kept in (({"top_k": 2}, (1, 3)), ({"top_p": 0.71}, (1, 2, 3)), ({"top_p": 0.69}, (1, 3))):
+        drawn = draw(*rows_of(p.log(), draws), 1 - rng.random(draws), **rule)
+        assert tuple(np.unique(drawn)) == kept
+        expected = p[list(kept)] / p[list(kept)].sum()
+        assert np.bincount(drawn)[list(kept)] / draws == pytest.approx(expected.numpy(), abs=0.012)
+
+
+@pytest.mark.parametrize("rule", [{}, {"temperature": 5.0}, {"top_p": 0.5}, {"top_k": 40}], ids=str)
+def test_what_is_impossible_is_never_drawn(rule: dict[str, float]) -> None:
+    rng, draws, size = np.random.default_rng(0), 10_000, 88
+    logits = torch.randn(draws, size, generator=torch.Generator().manual_seed(0)) * 10
+    possible = rng.random((draws, size)) < 0.2
+    possible[np.arange(draws), rng.integers(0, size, draws)] = True
+    chance = 1 - rng.random(draws)
+    chance[:3000], chance[3000:6000] = 1.0, 2.0**-53
+    drawn = draw(logits, possible, chance, **rule)  # type: ignore[arg-type]
+    assert possible[np.arange(draws), drawn].all()
+
+
+def test_rows_are_drawn_each_by_itself() -> None:
+    rng = np.random.default_rng(0)
+    logits, possible, chance = torch.randn(50, 30), rng.random((50, 30)) < 0.7, 1 - rng.random(50)
+    together = draw(logits, possible, chance, 0.9, 0.8, 12)
+    alone = [draw(logits[i : i + 1], possible[i : i + 1], chance[i : i + 1], 0.9, 0.8, 12)[0] for i in range(50)]
+    assert together.tolist() == alone
+
+
+@pytest.mark.parametrize("share", [0.9, 0.97, 0.985, 0.999, 1.0, 1.001, 1.019, 1.03, 1.3])
+def test_fit_ends_at_the_second_and_stretches_by_two_percent_at_most(share: float) -> None:
+    loose = Piece.of([0, 1000, 2500, 9000, 9400], [60, 64, 67, 72, 76], [64] * 5, [800, 1200, 3000, 700, 600])
+    piece = fit(loose, loose.end_ms * share / 1000)
+    assert piece.end_ms == round(loose.end_ms * share)
+    factor = min(max(share, 0.98), 1.02)
+    inside = np.rint(loose.onset_ms * factor) < piece.end_ms
+    assert piece.onset_ms == pytest.approx(loose.onset_ms[inside] * factor, abs=1)
+    assert piece.duration_ms[:3] == pytest.approx(loose.duration_ms[:3] * factor, abs=1)
+
+
+def test_fit_lets_the_last_sound_ring_to_the_end_and_no_other() -> None:
+    piece = fit(Piece.of([0, 900, 900, 1000], [60, 64, 67, 72], [64] * 4, [1640, 900, 1000, 700]), 10)
+    release_ms = piece.onset_ms + piece.duration_ms
+    assert RING_MS == 250
+    assert release_ms.tolist() == [1673, 10_000, 10_000, 10_000]
+
+
+def test_fit_leaves_a_piece_of_the_right_length_alone() -> None:
+    exact = Piece.of([0, 500, 900], [60, 64, 67], [64, 70, 80], [800, 100, 9100])
+    assert is_same(fit(exact, 10), exact)
+
+
+def test_the_notes_of_a_chord_are_spread_by_a_few_milliseconds(pieces: Mapping[float, Piece]) -> None:
+    gaps_ms = np.diff(pieces[60].onset_ms)
+    assert ((gaps_ms > 0) & (gaps_ms <= SPREAD_MS)).any()
+
+
+def test_every_size_of_id_fits_the_bytes_it_is_kept_in() -> None:
+    assert max(SIZES) < 256

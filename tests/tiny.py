@@ -1,0 +1,68 @@
+"""A very small network of random weights, its plans, and a checkpoint of it: nothing is trained in the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from emogen import checkpoint, tokens
+from emogen.checkpoint import DatasetFacts, Meta
+from emogen.emotion import EMOTIONS
+from emogen.model import Composer
+from emogen.plan import ENTRIES, PlanTable
+from emogen.settings import ModelSettings
+from emogen.tokens import COLUMN, SHIFT_MS
+
+SETTINGS = ModelSettings(size="tiny", d_model=32, n_layers=2, n_heads=2, context_notes=32, dropout=0.0)
+
+
+def composer(settings: ModelSettings = SETTINGS, seed: int = 0) -> Composer:
+    """A network in which nothing is zero as in a fresh one: every weight counts, every condition has its effect.
+
+    What it draws varies; about six notes a second, like music.
+    """
+    torch.manual_seed(seed)
+    model = Composer(settings)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.2)
+        model.get_parameter(f"logits.{COLUMN.shift}.bias").sub_(torch.from_numpy(SHIFT_MS / 200).float())
+    return model.eval()
+
+
+def plans(seed: int = 0) -> PlanTable:
+    """A table of five plans of each emotion."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal((1.5, 60, 62, 11, -0.8, 0), (0.5, 12, 5, 3, 0.5, 0.2), (5 * len(EMOTIONS), len(ENTRIES)))
+    return PlanTable.of(rows.astype(np.float32), np.repeat(np.arange(len(EMOTIONS)), 5), seed)
+
+
+def meta(model: Composer, run: str = "tiny") -> Meta:
+    """What a checkpoint of the network says of itself."""
+    return Meta(
+        format=checkpoint.FORMAT,
+        emogen="0",
+        torch=torch.__version__,
+        created="2024-01-01T00:00:00+00:00",
+        run=run,
+        epoch=0,
+        step=0,
+        history=(),
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        model=model.settings,
+        train={},
+        vocabulary=tokens.fingerprint(),
+        emotions=EMOTIONS,
+        dataset=DatasetFacts(name="random", fingerprint="0" * 16, clips={}),
+        plan=plans(),
+    )
+
+
+def save(runs: Path, name: str = "best_epoch_000_loss_17.4740", run: str = "tiny") -> Path:
+    """A checkpoint of ``composer`` in the folder ``runs``."""
+    model = composer()
+    path = runs / run / "checkpoints" / name
+    checkpoint.save(path, meta(model, run), model.state_dict())
+    return path
