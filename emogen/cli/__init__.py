@@ -1,0 +1,118 @@
+"""The command line: what ``emogen`` does with what a person types, and what it says when something goes wrong.
+
+Exit codes: 0 done, 1 it could not be done, 2 it cannot be meant, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from emogen import __version__
+from emogen.errors import EmogenError
+
+COMMANDS = {
+    "prepare": "Read a corpus of labelled MIDI files and make it ready for training.",
+    "train": "Train a model on the prepared corpus, or go on where training stopped.",
+    "generate": "Compose pieces for an emotion and an exact length.",
+    "show": "Show what a MIDI file holds and how emogen made it.",
+    "ckpt": "List, show, export and prune checkpoints.",
+    "config": "Show the settings and where each comes from, or write a settings file.",
+}
+"""The commands in the order of ``--help``; each lives in the module of its name, as its ``app`` or as a function."""
+
+HINTS = {
+    errno.ENOSPC: "make room on that disk, or choose a folder on another",
+    errno.EDQUOT: "make room in your quota, or choose a folder elsewhere",
+    errno.EACCES: "choose a place that you may read and write, or change its permissions",
+    errno.EPERM: "choose a place that you may read and write, or change its permissions",
+    errno.EROFS: "choose a place that can be written to",
+}
+"""What to do when the system refuses."""
+
+
+class LateCommands(TyperGroup):
+    """Imports a command's module when that command is called: ``emogen --help`` needs none of them, and is quick."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Put the real command in the place of its one-line stand-in."""
+        name = args[0]
+        if name in COMMANDS:
+            module = import_module(f"emogen.cli.{name}")
+            real = typer.Typer()
+            if hasattr(module, "app"):
+                real.add_typer(module.app, name=name, help=COMMANDS[name])
+            else:
+                real.command(name)(getattr(module, name))
+            self.commands[name] = typer.main.get_group(real).commands[name]
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    name="emogen",
+    cls=LateCommands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+for _name, _help in COMMANDS.items():
+    app.command(_name, help=_help)(lambda: None)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"emogen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def emogen(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Compose piano music for an emotion and an exact length."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``emogen`` with some arguments (default: those of the process) and exit."""
+    # Threads of torch that wait without spinning: with busy neighbours each step is several times faster.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file name need not be text
+    try:
+        code = app(arguments, prog_name="emogen", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except EmogenError as error:
+        code = _complain(str(error), error.hint, error.exit_code)
+    except typer.TyperException as error:  # a command line that Typer cannot read
+        context = getattr(error, "ctx", None)
+        hint = f"see `{context.command_path} --help`" if context else ""
+        message = error.format_message()
+        code = _complain(message[:1].lower() + message[1:], hint, error.exit_code) if message else error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except OSError as error:
+        code = 1
+        if error.errno != errno.EPIPE:  # whoever read our output may leave, as `head` does
+            message = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
+            _complain(message, HINTS.get(error.errno or 0, ""), code)
+        with suppress(OSError):  # what is still unwritten never will be: nothing may try at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _complain(message: str, hint: str, code: int) -> int:
+    typer.echo(f"error: {message}" + (f"\nhint: {hint}" if hint else ""), err=True)
+    return code

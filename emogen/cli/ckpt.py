@@ -1,0 +1,193 @@
+"""``emogen ckpt``: look at checkpoints, take one along, make room. None of it needs torch."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from emogen import checkpoint, files
+from emogen.checkpoint import Meta
+from emogen.cli.console import console, output
+from emogen.cli.options import settings_options
+from emogen.errors import EmogenError
+from emogen.settings import Settings
+
+app = typer.Typer(no_args_is_help=True)
+Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+Which = Annotated[str, typer.Argument(metavar="NAME", help="best, last, a checkpoint's name, RUN/best, or a path.")]
+
+
+@app.command("list")
+@settings_options("paths.runs")
+def list_checkpoints(as_json: Json = False, *, settings: Settings) -> None:
+    """List the checkpoints of all runs, the run trained last first; its best is marked."""
+    rows = [row for run in checkpoint.runs_in(settings.paths.runs) for row in _rows(run)]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    if not rows:
+        console.print(f"no checkpoints in {settings.paths.runs}; train some: emogen train")
+        return
+    table = Table("run", "checkpoint", box=None, padding=(0, 2, 0, 0))
+    for title in ("epoch", "train", "valid", "size", "age"):
+        table.add_column(title, justify="right")
+    for row in rows:
+        losses = ("" if row[kind] is None else f"{row[kind]:.4f}" for kind in ("train", "valid"))
+        numbers = (str(row["epoch"]), *losses, f"{row['bytes'] / 1e6:.1f} MB", _age(row["age_s"]))
+        mark = " [bold]* best[/bold]" if row["best"] else ""
+        table.add_row(escape(row["run"]), escape(row["name"]) + mark, *numbers)
+    output.print(table)
+
+
+def _rows(run: Path) -> list[dict[str, Any]]:
+    """What there is to say of each checkpoint of a run; of one that cannot be read, the reason as a message."""
+    rows: list[dict[str, Any]] = []
+    best = checkpoint.found(run / "checkpoints", "best")[:1]
+    for path in checkpoint.all_in(run / "checkpoints"):
+        try:
+            meta, size, age_s = checkpoint.read_meta(path), _bytes(path), round(time.time() - path.stat().st_mtime)
+        except (EmogenError, FileNotFoundError) as error:  # damaged, or superseded this very moment
+            if path.exists():
+                console.print(escape(f"left out: {error}"), soft_wrap=True)
+            continue
+        rows.append(
+            {
+                "run": run.name,
+                "name": path.name,
+                "best": path in best,
+                "epoch": meta.epoch,
+                "step": meta.step,
+                "train": meta.history[-1].train if meta.history else None,
+                "valid": meta.valid_loss,
+                "bytes": size,
+                "age_s": age_s,
+                "path": str(path),
+            }
+        )
+    return rows
+
+
+def _bytes(path: Path) -> int:
+    """Size of a checkpoint folder or of an exported file."""
+    return sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
+
+
+@app.command()
+@settings_options("paths.runs")
+def show(which: Which = "best", as_json: Json = False, *, settings: Settings) -> None:
+    """Show all that a checkpoint says of itself: model, losses, data and settings."""
+    path = checkpoint.resolve(which, settings.paths.runs)
+    meta = checkpoint.read_meta(path)
+    if as_json:
+        typer.echo(json.dumps({"path": str(path), **meta.model_dump(mode="json")}, indent=2))
+        return
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in _facts(path, meta).items():
+        table.add_row(name, escape(value))
+    output.print(table)
+
+
+def _facts(path: Path, meta: Meta) -> dict[str, str]:
+    """What ``ckpt show`` prints, by name."""
+    model = meta.model
+    facts = {
+        "checkpoint": str(path),
+        "run": meta.run,
+        "size": f"{_bytes(path) / 1e6:.1f} MB",
+        "made": f"{meta.created} by emogen {meta.emogen}, torch {meta.torch}",
+        "trained": f"{meta.epoch} epochs, {meta.step:,} steps",
+        "model": f"{model.size}: {meta.parameters / 1e6:.1f} M parameters, d_model {model.d_model}, "
+        f"{model.n_layers} layers, {model.n_heads} heads, context {model.context_notes} notes",
+        "emotions": ", ".join(meta.emotions),
+        "vocabulary": meta.vocabulary,
+        "data": f"{meta.dataset.name} ({', '.join(f'{n:,} {split}' for split, n in meta.dataset.clips.items())} clips)",
+        "data fingerprint": meta.dataset.fingerprint,
+        "training": ", ".join(f"{name} {value}" for name, value in meta.train.items()),
+    }
+    if meta.history:
+        last = meta.history[-1]
+        families = ", ".join(f"{name} {nats:.3f}" for name, nats in last.valid_by_family.items())
+        facts |= {
+            "train loss": f"{last.train:.4f} nats a note  {sparkline([loss.train for loss in meta.history])}",
+            "valid loss": f"{last.valid:.4f} nats a note  {sparkline([loss.valid for loss in meta.history])}",
+            "valid by family": f"{families} (a quarter of the whole, {last.valid / 4:.4f}, compares to nats a token)",
+        }
+    return facts
+
+
+@app.command()
+@settings_options("paths.runs")
+def export(
+    which: Which,
+    file: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    *,
+    settings: Settings,
+) -> None:
+    """Write a checkpoint as one file that carries all it needs: generate --checkpoint FILE."""
+    path = checkpoint.resolve(which, settings.paths.runs)
+    checkpoint.read_meta(path)  # nothing damaged is passed on
+    if file.suffix != ".safetensors":
+        file = file.with_name(file.name + ".safetensors")
+    if file.exists() and not force:
+        raise EmogenError(f"{file} exists already", "--force replaces it")
+    with files.whole(file) as draft:
+        shutil.copyfile(path / checkpoint.WEIGHTS if path.is_dir() else path, draft)
+    said = f"{file}: {_bytes(file) / 1e6:.1f} MB; next: emogen generate --checkpoint {shlex.quote(str(file))}"
+    console.print(escape(said), soft_wrap=True)
+
+
+@app.command()
+@settings_options("paths.runs")
+def prune(
+    run: Annotated[str, typer.Option(help="The run (default: the one trained last).")] = "",
+    keep_best: Annotated[int, typer.Option(min=0, help="Best checkpoints to keep.")] = 1,
+    keep_periodic: Annotated[int, typer.Option(min=0, help="Periodic checkpoints to keep.")] = 0,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
+    *,
+    settings: Settings,
+) -> None:
+    """Remove checkpoints of a run to make room; its last is always kept."""
+    from emogen.run import Run
+
+    folder = checkpoint.resolve(f"{run}/last" if run else "last", settings.paths.runs).parent
+    with Run(settings.paths.runs, folder.parent.name):  # not while it is trained
+        doomed = checkpoint.found(folder, "best")[keep_best:] + checkpoint.found(folder, "epoch")[keep_periodic:]
+        doomed += checkpoint.found(folder, "last")[1:]
+        if not doomed:
+            console.print(escape(f"run '{folder.parent.name}' has nothing to remove"))
+            return
+        freed = sum(map(_bytes, doomed)) / 1e6
+        for path in doomed:
+            console.print(f"remove {path.name}")
+        if not yes and not typer.confirm(f"{len(doomed)} checkpoints, {freed:.1f} MB?", err=True):
+            console.print("nothing was removed")
+            return
+        for path in doomed:
+            files.remove(path)
+    console.print(f"{freed:.1f} MB freed")
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """A curve of block characters, at most 40 wide, from the lowest to the highest of the values."""
+    if len(values) > 40:
+        values = [values[round(i * (len(values) - 1) / 39)] for i in range(40)]
+    lowest, highest = min(values), max(values)
+    scale = 7 / (highest - lowest) if highest > lowest else 0
+    return "".join("▁▂▃▄▅▆▇█"[round((value - lowest) * scale)] for value in values)
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

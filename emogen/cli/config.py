@@ -1,0 +1,76 @@
+"""``emogen config``: what the settings are, and a file to change them in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+
+from emogen.errors import EmogenError
+from emogen.files import write_text
+from emogen.settings import LOCAL_CONFIG, OPTIONS, Settings, default_home, load, user_config
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command()
+def show(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: by option, its value and origin.")] = False,
+) -> None:
+    """Show every option, its value, and where that came from."""
+    loaded = load()
+    tree = loaded.settings.model_dump(mode="json")
+    values: dict[str, Any] = {}
+    for option in OPTIONS:
+        section, _, name = option.partition(".")
+        values[option] = tree[section][name]
+    if as_json:
+        report = {option: {"value": value, "origin": loaded.origin[option]} for option, value in values.items()}
+        typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        return
+    rows = [
+        (option, _toml(value) if value is not None else "-", loaded.origin[option]) for option, value in values.items()
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    for option, text, origin in rows:
+        line = f"{option:<{widths[0]}}  {text:<{widths[1]}}  {origin}"
+        typer.secho(line, bold=origin != "default" and not origin.startswith("size "))
+    for path in (LOCAL_CONFIG.absolute(), user_config()):
+        typer.echo(f"{'read' if path.exists() else 'not there:'} {path}", err=True)
+
+
+@app.command()
+def init(
+    user: Annotated[bool, typer.Option("--user", help="Write your own file, which counts in every folder.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write a settings file with every option in it, commented out."""
+    path = user_config() if user else LOCAL_CONFIG
+    if path.exists() and not force:
+        raise EmogenError(f"{path} exists", "--force writes over it")
+    write_text(path, commented_file())
+    typer.echo(f"wrote {path}; take the '#' from the options you want to set", err=True)
+
+
+def commented_file() -> str:
+    """A settings file (TOML) in which every option stands with its help and default, commented out."""
+    lines = [
+        "# Settings of emogen. Take the '#' from a line to set an option.",
+        "# Flags and the environment (EMOGEN_TRAIN__EPOCHS=20) go before this file; ./emogen.toml goes before",
+        f"# the user's own file, {user_config()}.",
+    ]
+    for section, part in Settings.model_fields.items():
+        lines += ["", "", f"# {type(part.default).__doc__}", f"[{section}]"]
+        for name, field in type(part.default).model_fields.items():
+            choices = ", ".join(_toml(choice) for choice in get_args(field.annotation) if isinstance(choice, str))
+            default = default_home() if field.default is None else field.default
+            lines += ["", f"# {field.description}", *([f"# One of {choices}."] if choices else [])]
+            lines += [f"#{name} = {_toml(default)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML writes it."""
+    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)

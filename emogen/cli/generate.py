@@ -1,0 +1,244 @@
+"""``emogen generate``: pieces for an emotion and an exact length, as MIDI files."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from emogen import __version__
+from emogen.cli.console import console
+from emogen.cli.options import settings_options
+from emogen.emotion import EMOTIONS, parse_mixture
+from emogen.errors import EmogenError, UnusableFile, UsageError
+from emogen.settings import Settings
+
+if TYPE_CHECKING:
+    from emogen.checkpoint import Meta
+    from emogen.generate import Wish
+    from emogen.notes import Piece
+    from emogen.tokens import Tokens
+
+MOST_PIECES = 10_000
+AT_ONCE = 32
+"""Pieces composed as one batch: each takes memory (13 MB with a base model, twice that with guidance)."""
+MODE_FIT = {"major": 0.2, "minor": -0.2}
+"""The plan's entry for a mode, see ``musicality.mode_fit``: about the mean of clips that clearly have it."""
+
+
+@settings_options("sample", "paths.runs")
+def generate(
+    emotion: Annotated[
+        str,
+        typer.Option(
+            "--emotion",
+            "-e",
+            help=f"{', '.join(EMOTIONS)}; q1..q4; a mixture (happy:0.7,calm:0.3); or all, one of each.",
+        ),
+    ],
+    seconds: Annotated[float, typer.Option("--seconds", "-s", help="Length of each piece, 5 to 600.")] = 30.0,
+    count: Annotated[int, typer.Option("--count", "-n", help="Pieces of each emotion.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A .mid file for one piece, a folder for more (default: here).")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed makes the same piece (default: a new one, which is told).")
+    ] = None,
+    checkpoint: Annotated[
+        str, typer.Option(help="best or last of the newest run, RUN/best, a checkpoint's name, a folder, or a file.")
+    ] = "best",
+    prime: Annotated[Path | None, typer.Option(help="A MIDI file that the piece begins with and goes on from.")] = None,
+    mode: Annotated[Literal["major", "minor"] | None, typer.Option(help="Major or minor.")] = None,
+    density: Annotated[float | None, typer.Option(help="Notes per second, 0.5 to 30.")] = None,
+    loudness: Annotated[float | None, typer.Option(help="Mean MIDI velocity, 1 to 127.")] = None,
+    register: Annotated[float | None, typer.Option(help="Mean MIDI pitch, 21 to 108 (middle C is 60).")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+    *,
+    settings: Settings,
+) -> None:  # one parameter a flag
+    """Compose pieces for an emotion and an exact length.
+
+    The last note is released at the second asked for. Mode, density, loudness and register
+    follow the emotion unless they are given. What made a file is written into it: emogen show FILE.
+    """
+    names = EMOTIONS if emotion.strip().lower() == "all" else (emotion,)
+    mixtures = [parse_mixture(name) for name in names]
+    pins = _pins(mode, density, loudness, register)
+    _check_range("--seconds", seconds, 5, 600)
+    _check_range("--count", count, 1, MOST_PIECES)
+    if seed is None:
+        seed = secrets.randbelow(2**31)
+    _check_range("--seed", seed, 0, 2**32 - count)
+    seeds = [seed + number for number in range(count)]
+    called = [_called(mixture, "{name}-{share:.2g}", "_") for mixture in mixtures]
+    files = _files(out, [f"{name}_{seconds:g}s_seed{one}.mid" for name in called for one in seeds], force)
+
+    from emogen import checkpoint as checkpoints
+
+    path = checkpoints.resolve(checkpoint, settings.paths.runs)
+    meta = checkpoints.read_meta(path)
+    opening = _opening(prime, seconds)
+    label = f"{meta.run}/{path.name}" if path.is_dir() else path.name
+    console.print(f"composing with {escape(label)}, seed {seed}")
+
+    from emogen.generate import Wish  # imports torch: everything cheap is checked by now
+
+    wishes = [Wish(mixture, seconds, one, pins) for mixture in mixtures for one in seeds]
+    pieces = _compose(path, meta, wishes, settings, opening)
+    rows = [
+        _write(file, piece, wish, {"checkpoint": label, **_how(settings, prime)})
+        for file, piece, wish in zip(files, pieces, wishes, strict=True)
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        _print_table(rows)
+
+
+def _check_range(flag: str, value: float, lowest: float, highest: float) -> None:
+    if not lowest <= value <= highest:  # nan neither
+        raise UsageError(f"{flag} {value:.12g} is out of range", f"{flag} takes {lowest:.12g} to {highest:.12g}")
+
+
+def _called(mixture: Mapping[str, float], blend: str, between: str) -> str:
+    """The name of a mixture; ``blend`` is how a part of several is written, with its ``name`` and ``share``."""
+    if len(mixture) == 1:
+        return next(iter(mixture))
+    return between.join(blend.format(name=name, share=share) for name, share in mixture.items())
+
+
+def _pins(mode: str | None, density: float | None, loudness: float | None, register: float | None) -> dict[str, float]:
+    """The plan's entries that are given, in the units of ``plan.ENTRIES``."""
+    pins = {}
+    if mode is not None:
+        pins["mode"] = MODE_FIT[mode]
+    if density is not None:
+        _check_range("--density", density, 0.5, 30)
+        pins["density"] = math.log(density)
+    if loudness is not None:
+        _check_range("--loudness", loudness, 1, 127)
+        pins["velocity"] = loudness
+    if register is not None:
+        _check_range("--register", register, 21, 108)
+        pins["pitch"] = register
+    return pins
+
+
+def _files(out: Path | None, names: list[str], force: bool) -> list[Path]:
+    """Where the pieces go; nothing that exists is replaced unasked, and nothing composed that could not be written."""
+    if out is not None and out.suffix.lower() in (".mid", ".midi") and not out.is_dir():
+        if len(names) > 1:
+            raise UsageError(f"--out {out} is one file, and there are {len(names)} pieces", "give --out a folder")
+        files = [out]
+    else:
+        files = [(out or Path()) / name for name in names]
+    there = [file for file in files if file.exists()]
+    if there and not force:
+        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        raise EmogenError(f"{there[0]}{more} exists already", "--force replaces it, --out or --seed chooses another")
+    folder = files[0].parent
+    existing = next(one for one in (folder, *folder.parents) if one.exists())
+    if not existing.is_dir():
+        raise EmogenError(f"{existing} is not a folder", "--out takes a .mid file or a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise EmogenError(f"{existing} cannot be written to", "--out chooses another folder")
+    return files
+
+
+def _opening(prime: Path | None, seconds: float) -> Tokens | None:
+    """The tokens of a file to begin with; None without one."""
+    if prime is None:
+        return None
+    from emogen.midi import read_piece
+    from emogen.tokens import encode, releases_ms
+
+    try:
+        opening = encode(read_piece(prime, any_instrument=True))
+    except UnusableFile as error:
+        raise EmogenError(f"--prime {prime}: {error}", error.hint) from None
+    end_s = releases_ms(opening).max() / 1000
+    if end_s > seconds - 1:
+        raise UsageError(
+            f"--prime {prime} lasts {end_s:.1f} s of the {seconds:g} s asked for", "ask for more --seconds"
+        )
+    return opening
+
+
+def _compose(path: Path, meta: Meta, wishes: list[Wish], settings: Settings, opening: Tokens | None) -> Iterator[Piece]:
+    """The pieces, some at a time, with a bar on a terminal."""
+    import torch
+
+    from emogen.checkpoint import load_weights
+    from emogen.compute import default_threads, is_out_of_memory, pick_device
+    from emogen.generate import generate
+    from emogen.model import Composer
+
+    device = pick_device(settings.sample.device)
+    torch.set_num_threads(settings.sample.threads or default_threads())
+    model = Composer(meta.model)
+    try:
+        model.load_state_dict(load_weights(path))
+    except RuntimeError:
+        raise EmogenError(
+            f"the weights of {path} do not fit this emogen's network", "use the emogen that made it, or train anew"
+        ) from None
+    model.to(device)
+    bar = Progress(
+        TextColumn("composing"), BarColumn(), TimeRemainingColumn(), console=console, transient=True,
+        disable=not console.is_terminal,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("", total=sum(wish.seconds for wish in wishes))
+        for first in range(0, len(wishes), AT_ONCE):
+
+            def tell(done_s: float, before_s: float = first * wishes[0].seconds) -> None:
+                bar.update(task, completed=before_s + done_s)
+
+            some = wishes[first : first + AT_ONCE]
+            try:
+                pieces = generate(model, meta.plan, some, settings.sample, opening, tell)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise EmogenError(f"out of memory on {device}", "close other programs, or try --device cpu") from None
+            yield from pieces
+
+
+def _how(settings: Settings, prime: Path | None) -> dict[str, Any]:
+    """How the pieces were drawn, for the manifest."""
+    sample = settings.sample.model_dump(include={"temperature", "top_p", "top_k", "guidance"})
+    return sample | ({"prime": prime.name} if prime else {})
+
+
+def _write(file: Path, piece: Piece, wish: Wish, how: dict[str, Any]) -> dict[str, Any]:
+    """Write one piece with what made it; returns what the table and ``--json`` tell of it."""
+    from emogen.midi import write_piece
+    from emogen.musicality import measure
+
+    wanted = {"emotion": dict(wish.emotion), "seconds": wish.seconds, "seed": wish.seed, "plan": dict(wish.pins)}
+    write_piece(piece, file, text=json.dumps({"emogen": __version__, **wanted, **how}))
+    found = measure(piece)
+    facts = {"length_s": found.length_s, "notes": found.notes, "notes_per_s": round(found.notes_per_s, 2)}
+    return {"file": str(file), **wanted, **facts, "key": found.key}
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    table = Table("file", "emotion", box=None, padding=(0, 2, 0, 0))
+    for title in ("length", "notes", "notes/s"):
+        table.add_column(title, justify="right")
+    table.add_column("key")
+    for row in rows:
+        emotion = _called(row["emotion"], "{share:.0%} {name}", " + ")
+        numbers = (f"{row['length_s']:.1f} s", str(row["notes"]), f"{row['notes_per_s']:.1f}")
+        table.add_row(escape(row["file"]), emotion, *numbers, row["key"])
+    console.print(table)

@@ -1,0 +1,218 @@
+"""``emogen train``: watch a model learn, stop it whenever you like, and go on where it was."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from emogen.cli.console import console
+from emogen.cli.options import settings_options
+from emogen.emotion import suggest
+from emogen.errors import EmogenError, UsageError
+from emogen.settings import Loaded, flag
+
+if TYPE_CHECKING:
+    from emogen.checkpoint import EpochLoss
+    from emogen.run import Run
+    from emogen.train import Trainer
+
+LOG_EVERY_S = 30.0
+"""Seconds between the lines of progress in the log, and where there is no terminal."""
+
+
+@settings_options("model", "train", "paths.runs", "paths.home")
+def train(
+    name: Annotated[str, typer.Option(help="Name of the run: its folder in the runs folder.")] = "main",
+    data: Annotated[str, typer.Option(help="Name or folder of a prepared corpus (default: the last prepared).")] = "",
+    resume: Annotated[str, typer.Option(help="Go on from this checkpoint of the run instead of its last.")] = "",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start the run anew; what it held gets another name.")] = False,
+    *,
+    loaded: Loaded,
+) -> None:
+    """Train a model on the prepared corpus, or go on where training stopped.
+
+    A run that exists goes on from its last checkpoint, with the settings it was begun with.
+    Ctrl-C saves first. Every number a run writes is in its folder: log.txt, log.jsonl, checkpoints.
+    """
+    if fresh and resume:
+        raise UsageError("--fresh and --resume cannot both be meant", "leave one of them out")
+    if not name or name.startswith(".") or name != Path(name).name:
+        raise UsageError(f"'{name}' cannot be the name of a folder", "--name takes a plain name, --runs its place")
+    from emogen import checkpoint, corpus
+    from emogen.run import Run
+
+    paths = loaded.settings.paths
+    prepared = corpus.open_corpus(paths.data_home, data)
+    run = Run(paths.runs, name)
+    if fresh and (aside := run.set_aside()):
+        console.print(escape(f"what run '{name}' held is now in {aside}"))
+    with run:
+        start = _resume_from(run, resume)
+        settings = run.agreed(loaded, checkpoint.read_meta(start)) if start else loaded.settings
+        from emogen.compute import is_out_of_memory  # imports torch: everything cheap is checked by now
+        from emogen.train import Trainer
+
+        try:
+            trainer = Trainer(prepared, settings, run)
+            if start:
+                trainer.resume(start)
+                if resume and (aside := checkpoint.set_aside_after(start)):
+                    console.print(escape(f"the checkpoints after {start.name} are now in {aside}"))
+            run.begin(settings)
+            _learn(trainer, start.name if start else "", _same_command(name, data, loaded))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            hint = "take a smaller --size, or end what else uses the memory"
+            raise EmogenError("out of memory: there is no room for the model itself", hint) from None
+
+
+def _resume_from(run: Run, name: str) -> Path | None:
+    """The checkpoint folder to go on from; None to begin."""
+    from emogen import checkpoint
+
+    there = checkpoint.resumable(run.checkpoints)
+    if there and name in ("", "last"):
+        return there[0]
+    if not name:
+        return None
+    if name.startswith("best"):
+        raise UsageError("the best checkpoints hold weights only", "resume from one named last or epoch")
+    for path in there:
+        if path.name == name:
+            return path
+    names = [path.name for path in there]
+    hint = f"{suggest(name, names)} there are: {', '.join(names) or 'none'}".strip()
+    raise EmogenError(f"run '{run.name}' has no checkpoint '{name}' to resume from", hint)
+
+
+def _same_command(name: str, data: str, loaded: Loaded) -> str:
+    """What to type to go on with a run: only what says which run it is."""
+    told = {"--name": name if name != "main" else "", "--data": data}
+    paths = loaded.settings.paths
+    told |= {
+        flag(f"paths.{name}"): str(getattr(paths, name))
+        for name in ("runs", "home")
+        if loaded.origin[f"paths.{name}"].startswith("flag")
+    }
+    return shlex.join(["emogen", "train", *(word for pair in told.items() if pair[1] for word in pair)])
+
+
+def _learn(trainer: Trainer, resumed: str, again: str) -> None:
+    """Train with a screen, and say at the end what there is and what to do with it."""
+    run, progress, settings = trainer.run, trainer.progress, trainer.settings.train
+    if progress.epoch >= settings.epochs:
+        more = f"{again} --epochs {progress.epoch + 50} goes on, --fresh starts anew"
+        console.print(escape(f"run '{run.name}' has all its {progress.epoch} epochs: {more}"), soft_wrap=True)
+        return
+    if trainer.out_of_patience():
+        more = f"{again} --patience 0 goes on, --fresh starts anew"
+        console.print(escape(f"run '{run.name}' is out of --patience {settings.patience}: {more}"), soft_wrap=True)
+        return
+    with Screen(trainer) as screen:
+        screen.say(_facts(trainer) + (f", going on from {resumed}" if resumed else ""))
+        try:
+            done = trainer.learn(screen)
+        except KeyboardInterrupt:
+            screen.say(f"interrupted; go on from the last save with: {again}")
+            raise
+        if not done:
+            where = f"in epoch {progress.epoch + 1} after {progress.batch} batches"
+            screen.say(f"stopped and saved {where}; go on with: {again}")
+            raise typer.Exit(130)
+        if progress.epoch < settings.epochs:
+            screen.say(f"stopped early: no better valid loss for {settings.patience} epochs (--patience)")
+        best = min(progress.history, key=lambda loss: loss.valid)
+        screen.say(f"best: epoch {best.epoch}, valid {best.valid:.4f} nats a note, in {run.folder}")
+    console.print("next: emogen generate --emotion happy --seconds 30")
+
+
+def _facts(trainer: Trainer) -> str:
+    """What is about to be trained, on what."""
+    import torch
+
+    weights = sum(weight.numel() for weight in trainer.model.parameters()) / 1e6
+    arithmetic = "bfloat16" if trainer.bf16 else "float32"
+    where = f"{trainer.device.type}, {arithmetic}"
+    if trainer.device.type == "cpu":
+        where += f", {torch.get_num_threads()} threads"
+    clips = len(trainer.corpus.clips("train"))
+    return f"run '{trainer.run.name}': {weights:.1f} M parameters on {where}; {clips:,} training clips of " + (
+        trainer.corpus.manifest.name
+    )
+
+
+class Screen:
+    """Shows a training on the terminal, or in plain lines, and writes the run's ``log.txt``."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.run, self.epochs = trainer.run, trainer.settings.train.epochs
+        before, after = TextColumn("epoch {task.fields[epoch]}"), TextColumn("{task.fields[facts]}")
+        columns = (before, BarColumn(), MofNCompleteColumn(), after)
+        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.task = self.bar.add_task("", total=None, epoch=1, facts="")
+        self.logged = time.monotonic()
+        self.events: Any = None
+        if trainer.settings.train.tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                raise EmogenError(
+                    "TensorBoard is not installed", "pip install 'emogen-piano[tensorboard]', or --no-tensorboard"
+                ) from None
+            self.events = SummaryWriter(str(trainer.run.folder / "tensorboard"))
+
+    def __enter__(self) -> Screen:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+        if isinstance(error, EmogenError):
+            with suppress(OSError):  # a full disk takes no log either
+                self.run.say(f"error: {error}")
+        if self.events:
+            self.events.close()
+
+    def step(self, epoch: int, batch: int, batches: int, loss: float, notes_per_s: float, left_s: float) -> None:
+        """Move the bar; now and then a line into the log."""
+        facts = f"loss {loss:.3f}  {notes_per_s:,.0f} notes/s  {_time(left_s)} left"
+        self.bar.update(self.task, completed=batch, total=batches, epoch=f"{epoch}/{self.epochs}", facts=facts)
+        if time.monotonic() - self.logged > LOG_EVERY_S:
+            self.say(f"epoch {epoch}/{self.epochs} batch {batch}/{batches}  {facts}", only_log=console.is_terminal)
+
+    def epoch(self, loss: EpochLoss) -> None:
+        """A line an epoch."""
+        families = "  ".join(f"{name} {nats:.3f}" for name, nats in loss.valid_by_family.items())
+        self.say(
+            f"epoch {loss.epoch}/{self.epochs}  train {loss.train:.4f}  valid {loss.valid:.4f} nats a note "
+            f"({families})  {_time(loss.seconds)}"
+        )
+        if self.events:
+            self.events.add_scalars("loss", {"train": loss.train, "valid": loss.valid}, loss.epoch)
+            self.events.add_scalars("valid by family", loss.valid_by_family, loss.epoch)
+
+    def say(self, text: str, only_log: bool = False) -> None:
+        """A line for people, here and in the log."""
+        self.logged = time.monotonic()
+        self.run.say(text)
+        if not only_log:
+            console.print(escape(text), soft_wrap=True)
+
+
+def _time(seconds: float) -> str:
+    """As in "41 s", "12 min" or "3 h 05"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d}"

@@ -1,0 +1,50 @@
+"""``python -m tests.check``: everything that must hold before a change is kept, with the seconds each step took."""
+
+# ruff: noqa: T201 - this is a command, and speaks to people
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).parents[1]
+PYTHON = sys.executable
+
+
+def step(name: str, command: Sequence[str | Path], cwd: Path = ROOT, **environment: str) -> None:
+    """Run one step; the first that fails ends the check with its exit code."""
+    print(f"== {name}", flush=True)
+    began_s = time.monotonic()
+    code = subprocess.run(command, cwd=cwd, env=os.environ | environment, stdin=subprocess.DEVNULL).returncode
+    print(f"== {name}: {'failed, ' * bool(code)}{time.monotonic() - began_s:.1f} s\n", flush=True)
+    if code:
+        sys.exit(code)
+
+
+def main() -> None:
+    """Lint, types, tests; then the wheel is built, installed by itself, and its command run."""
+    module = [PYTHON, "-m"]
+    step("lint", [*module, "ruff", "check", "."])
+    step("format", [*module, "ruff", "format", "--check", "."])
+    step("types", [*module, "mypy"])
+    step("tests", [*module, "pytest"])
+    with TemporaryDirectory() as folder:
+        wheels, target = Path(folder, "wheels"), Path(folder, "installed")
+        step("wheel builds", [*module, "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", wheels, "."])
+        (wheel,) = wheels.glob("emogen_piano-*.whl")
+        step("wheel installs", [*module, "pip", "install", "--quiet", "--no-deps", "--target", target, wheel])
+        # The dependencies come from this environment, emogen itself from the wheel: PYTHONPATH goes before.
+        emogen = target / "bin" / "emogen"
+        whence = "import emogen, pathlib; assert pathlib.Path(emogen.__file__).is_relative_to(pathlib.Path.cwd())"
+        step("wheel is what runs", [PYTHON, "-c", whence], target, PYTHONPATH=str(target))
+        step("wheel: emogen --version", [emogen, "--version"], target, PYTHONPATH=str(target))
+        step("wheel: emogen --help", [emogen, "--help"], target, PYTHONPATH=str(target))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from string import Formatter
+
+import pytest
+
+from emogen.cli.show import SHOWN
+from emogen.midi import midi_bytes
+from emogen.musicality import Measures, measure
+from emogen.notes import Piece
+from tests.conftest import Run
+from tests.midi_files import midi, note, program, text, track
+
+PIECE = Piece.of([0, 500, 1000, 4000], [60, 64, 67, 72], [40, 60, 80, 100], [500, 500, 1000, 1000])
+MANIFEST = {"emogen": "0.1.0", "emotion": {"happy": 0.7, "calm": 0.3}, "seed": 7, "checkpoint": "my-run/best[1]"}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    path = tmp_path / "made.mid"
+    path.write_bytes(midi_bytes(PIECE, json.dumps(MANIFEST)))
+    return path
+
+
+def rows(out: str) -> dict[str, str]:
+    """A printed table of two columns."""
+    return {name.strip(): value.strip() for name, _, value in (line.partition("  ") for line in out.splitlines())}
+
+
+def test_show_tells_what_a_file_holds_and_what_made_it(run: Run, made: Path) -> None:
+    code, out, err = run("show", str(made))
+    assert (code, err) == (0, "")
+    assert rows(out) == {
+        "file": str(made),
+        "length": "5.0 s",
+        "notes": "4, 0.8 a second",
+        "key": "C major",
+        "velocity": "70 on average",
+        "pitch": "66 on average, over 12 semitones",
+        "polyphony": "1.0 notes at once",
+        "longest silence": "2.0 s",
+        "emogen": "0.1.0",
+        "emotion": '{"happy": 0.7, "calm": 0.3}',
+        "seed": "7",
+        "checkpoint": "my-run/best[1]",
+    }
+
+
+def test_show_leaves_no_measure_out() -> None:
+    shown = [field for words in SHOWN.values() for _, field, _, _ in Formatter().parse(words) if field]
+    assert sorted(shown) == sorted(Measures.__dataclass_fields__)
+
+
+def test_show_json_is_json_alone(run: Run, made: Path) -> None:
+    code, out, err = run("show", str(made), "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == {"file": str(made), "measures": asdict(measure(PIECE)), "made_by": MANIFEST}
+
+
+@pytest.mark.parametrize(
+    "words", [b"", b"Intermezzo, A major", b"[1, 2]", b'{"title": "x"}', b'"emogen"', b"[" * 100_000],
+    ids=["none", "a title", "a list", "another's JSON", "a word", "too deep"],
+)  # fmt: skip
+def test_a_foreign_file_has_measures_and_says_nothing_of_emogen(words: bytes, run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "foreign.mid"
+    path.write_bytes(midi(track(text(0, words), note(0, 1000, 60), note(1000, 2000, 67))))
+    code, out, err = run("show", str(path))
+    assert (code, err) == (0, "nothing in it says that emogen made it\n")
+    assert rows(out).keys() == {"file", *SHOWN}
+    assert json.loads(run("show", str(path), "--json")[1])["made_by"] is None
+
+
+def test_a_file_of_another_instrument_is_shown_too(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "strings.mid"
+    path.write_bytes(midi(track(program(48), note(0, 1000, 60))))
+    assert rows(run("show", str(path))[1])["length"] == "1.0 s"
+
+
+def test_what_a_file_says_cannot_steer_the_terminal(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "hostile.mid"
+    path.write_bytes(midi_bytes(PIECE, json.dumps({"emogen": "\x1b[2J", "\x1b]0;": "[bold]x"})))
+    code, out, _ = run("show", str(path))
+    assert code == 0
+    assert "\x1b" not in out
+    assert rows(out)["emogen"] == r'"\u001b[2J"'
+    assert rows(out)[r'"\u001b]0;"'] == "[bold]x"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty file"),
+        (b"not music at all", "not a MIDI file"),
+        (midi_bytes(PIECE)[:60], "the file ends too early (truncated)"),
+        (midi(track()), "no notes"),
+    ],
+    ids=["empty", "text", "truncated", "silent"],
+)
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(
+    content: bytes, reason: str, run: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "broken.mid"
+    path.write_bytes(content)
+    for arguments in ((str(path),), (str(path), "--json")):
+        assert run("show", *arguments) == (1, "", f"error: {path}: {reason}\n")
+
+
+def test_a_file_that_is_not_there_is_named(run: Run, tmp_path: Path) -> None:
+    for path in (tmp_path / "nowhere.mid", tmp_path):
+        code, out, err = run("show", str(path))
+        assert (code, out) == (1, "")
+        assert err == f"error: there is no file {path}\nhint: emogen generate makes one\n"

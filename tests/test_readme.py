@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pretty_midi
+import pytest
+import typer
+
+from emogen import notes
+from emogen.cli import COMMANDS, app
+from emogen.midi import write_piece
+from emogen.settings import OPTIONS, flag
+from tests.conftest import Run
+from tests.music import random_piece
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SMALL = {"D_MODEL": "32", "N_LAYERS": "1", "N_HEADS": "2", "CONTEXT_NOTES": "32"}
+"""A network that is quick to train: no test is about its music."""
+
+
+def blocks(language: str = "sh") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(block: str) -> list[list[str]]:
+    """The emogen commands of a block, without comments: their arguments."""
+    found = [shlex.split(part, comments=True) for line in block.splitlines() for part in line.split(" && ")]
+    return [words[1:] for words in found if words and words[0] == "emogen"]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """A folder as EMOPIA's: three clips of each quadrant, of twelve songs."""
+    folder = tmp_path / "here" / "EMOPIA_1.0"
+    for number in range(12):
+        loud = 90 if number % 4 < 2 else 40
+        piece = random_piece(number, 40)
+        piece = notes.Piece.of(piece.onset_ms, piece.pitch, np.full(len(piece), loud + number), piece.duration_ms)
+        write_piece(piece, folder / "midis" / f"Q{number % 4 + 1}_song{number:07d}_0.mid")
+    return folder
+
+
+def block_after(mark: str) -> str:
+    return README.partition(f"<!-- {mark} -->")[2].partition("```sh\n")[2].partition("```")[0]
+
+
+@pytest.mark.parametrize(
+    "block", [block_after("main-command"), block_after("main-job")], ids=["main-command", "main-job"]
+)
+def test_the_commands_of_the_readme_do_the_main_job(
+    block: str, run: Run, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in SMALL.items():
+        monkeypatch.setenv(f"EMOGEN_MODEL__{name}", value)
+    monkeypatch.setenv("EMOGEN_HOME", str(dataset.parent / "home"))
+    monkeypatch.setenv("EMOGEN_TRAIN__THREADS", "1")
+    monkeypatch.setenv("EMOGEN_SAMPLE__THREADS", "1")
+    names = [words[0] for words in commands(block)]
+    assert names[:3] == ["prepare", "train", "generate"]
+    for words in commands(block):
+        code, _, err = run(*words)
+        assert code == 0, err
+    (piece,) = dataset.parent.glob("happy_30s_seed*.mid")
+    assert pretty_midi.PrettyMIDI(str(piece)).get_end_time() == pytest.approx(30.0, abs=0.1)
+
+
+def flags_of_all_commands() -> set[str]:
+    def walk(group: typer.core.TyperGroup, words: list[str]) -> Iterator[str]:
+        context = typer.Context(group)
+        for name in group.list_commands(context):
+            resolved = group.resolve_command(context, [name])[1]
+            if isinstance(resolved, typer.core.TyperGroup):
+                yield from walk(resolved, [*words, name])
+            elif resolved:
+                for parameter in resolved.params:
+                    yield from (*parameter.opts, *parameter.secondary_opts)
+
+    return {*walk(typer.main.get_group(app), []), *map(flag, OPTIONS), "--install-completion"}
+
+
+def test_every_flag_the_readme_names_is_one() -> None:
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
+    assert "--emotion" in named
+    assert named <= flags_of_all_commands()
+
+
+def test_every_command_the_readme_names_is_one() -> None:
+    in_text = re.findall(r"(?<!`)`(emogen [^`]+)`", README)
+    named = {words[0] for words in commands("\n".join([*in_text, *blocks()]))} - {"--install-completion"}
+    assert named <= set(COMMANDS)
+    assert "generate" in named
+
+
+def test_the_readme_says_where_every_module_is() -> None:
+    table = README.partition("| file | what |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"`(\w+)\.py`", table))
+    there = {path.stem for path in (ROOT / "emogen").glob("[a-z]*.py")}
+    assert named <= there
+    assert there - named <= {"errors", "files", "compute"}  # what every program has
