@@ -9,7 +9,7 @@ A checkpoint is a folder of a run's ``checkpoints/``:
 Its name says what it is, see ``NAMES``; people say ``last`` and ``best``. A checkpoint is written aside and renamed;
 a newer one supersedes it and only then is it removed, so there is a whole ``last`` at every moment. One that is damaged
 hinders nobody who asks for another: its name is enough to sort it. Nothing here executes what a file holds, and only
-``load_*`` and ``save`` import torch.
+``load_*`` and ``save`` import torch. (Above 300 lines: there is much that can be wrong with a file, and it is told.)
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from emogen import files, tokens
-from emogen.emotion import suggest
+from emogen.emotion import EMOTIONS, suggest
 from emogen.errors import EmogenError, UsageError
-from emogen.plan import PlanTable
+from emogen.plan import ENTRIES, PlanTable
 from emogen.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -140,10 +140,8 @@ def save(path: Path, meta: Meta, weights: Mapping[str, Tensor], trainer: dict[st
                     torch.save(trainer, stream)
     except (OSError, SafetensorError, RuntimeError) as error:
         cause = error.__context__ if isinstance(error.__context__, OSError) else error  # torch hides a full disk
-        raise EmogenError(
-            f"checkpoint {path} could not be written: {cause}; those before it are whole",
-            "make room on the disk; the same command then goes on from the last one",
-        ) from None
+        hint = "make room on the disk; the same command then goes on from the last one"
+        raise EmogenError(f"checkpoint {path} could not be written: {cause}; those before it are whole", hint) from None
 
 
 def found(folder: Path, kind: str) -> list[Path]:
@@ -265,18 +263,17 @@ def read_meta(path: Path) -> Meta:
     except (struct.error, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         hint = "a checkpoint is a folder with weights.safetensors, or a file made by emogen ckpt export"
         raise EmogenError(f"{path} is not an emogen checkpoint, or is damaged", hint) from None
-    if number > FORMAT:
-        raise EmogenError(f"{path} is of format {number}, this emogen reads {FORMAT}", "update emogen")
-    if number < FORMAT:
-        raise EmogenError(f"{path} is of format {number}, this emogen reads {FORMAT}", TOO_OLD)
+    if number != FORMAT:
+        hint = "update emogen" if number > FORMAT else TOO_OLD
+        raise EmogenError(f"{path} is of format {number}, this emogen reads {FORMAT}", hint)
     if file.stat().st_size != size:
         raise EmogenError(f"{file} is cut short: {file.stat().st_size} bytes of {size}", TAKE_ANOTHER)
     try:
         meta = Meta.model_validate_json(text)
     except ValidationError as error:
         raise EmogenError(f"the metadata of {path} is damaged: {error.errors()[0]['msg']}", TAKE_ANOTHER) from None
-    if meta.vocabulary != tokens.fingerprint():
-        raise EmogenError(f"{path} speaks another token vocabulary than this emogen", TOO_OLD)
+    if (meta.vocabulary, meta.emotions, meta.plan.entries) != (tokens.fingerprint(), EMOTIONS, ENTRIES):
+        raise EmogenError(f"{path} speaks of other tokens, emotions or plans than this emogen", TOO_OLD)
     return meta
 
 

@@ -186,18 +186,15 @@ class Trainer:
     def finish_epoch(self) -> EpochLoss:
         """Evaluate, write the epoch's checkpoints and logs, and move on to the next."""
         p, s, by_family = self.progress, self.settings.train, self.evaluate()
+        valid = sum(by_family.values())
+        self.check_finite(valid)
         loss = EpochLoss(
-            epoch=p.epoch + 1,
-            train=p.nats / p.notes,
-            valid=sum(by_family.values()),
-            valid_by_family=by_family,
-            seconds=p.seconds,
+            epoch=p.epoch + 1, train=p.nats / p.notes, valid=valid, valid_by_family=by_family, seconds=p.seconds
         )
-        self.check_finite(loss.valid)
         p.history.append(loss)
         p.epoch, p.batch, p.nats, p.notes, p.seconds = p.epoch + 1, 0, 0.0, 0, 0.0
         self.run.record({**loss.model_dump(), "step": p.step})
-        if loss.valid in sorted(each.valid for each in p.history)[: s.keep_best]:
+        if valid in sorted(each.valid for each in p.history)[: s.keep_best]:
             self.save("best", s.keep_best)
         if p.epoch % s.checkpoint_every == 0 or p.epoch == s.epochs:
             self.save("epoch", s.keep_periodic)

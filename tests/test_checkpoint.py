@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pickle
 import shutil
+import signal
 import struct
+import sys
 import tracemalloc
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,6 +108,52 @@ def test_a_checkpoint_that_cannot_be_written_leaves_nothing_behind(
         put(tmp_path / "checkpoints", "last", at(1, 10))
     assert "make room" in caught.value.hint
     assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def killed_at(event: int, do: Callable[[], object]) -> bool:
+    """Whether a process that does it is killed, with no chance to clean up, at its so many-th touch of a file."""
+    with warnings.catch_warnings():  # the child computes nothing, so it needs no threads
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child:
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert code in (0, -signal.SIGKILL)
+        return code != 0
+    left = itertools.count(event, -1)
+
+    def kill(name: str, _: object) -> None:
+        if name.startswith(("open", "os.", "shutil.", "tempfile.")) and next(left) == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(kill)
+    try:
+        do()
+    except BaseException:
+        os._exit(1)  # nothing of the tests goes on in here
+    os._exit(0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_kill_at_any_moment_of_saving_leaves_a_whole_last(tmp_path: Path) -> None:
+    def save_next() -> None:
+        put(tmp_path, "last", at(1, 20))
+        rotate(tmp_path, "last", 1)
+
+    steps = []
+    for event in itertools.count():
+        for path in tmp_path.iterdir():
+            shutil.rmtree(path)
+        put(tmp_path, "last", at(1, 10))
+        if not killed_at(event, save_next):
+            break
+        steps.append(read_meta(resumable(tmp_path)[0]).step)
+        for path in checkpoint.all_in(tmp_path):  # the one before, too, is whole or not there
+            assert load_trainer(path) == {"place": read_meta(path).step}
+            assert load_weights(path)["weight"].tolist() == [1, 1]
+    assert steps == sorted(steps)
+    assert steps.count(10) > 5, "kills before the new one has its name"
+    assert steps.count(20) > 5, "and after"
+    assert names(list(tmp_path.iterdir())) == ["last_epoch_001_step_00000020"]
 
 
 # ---- names
@@ -362,7 +412,7 @@ def test_a_hostile_header_length_costs_no_memory(tmp_path: Path) -> None:
     [
         ({"format": 0}, "is of format 0, this emogen reads 1", "use the emogen that made it"),
         ({"format": 2}, "is of format 2, this emogen reads 1", "update emogen"),
-        ({"vocabulary": "0" * 16}, "speaks another token vocabulary", "use the emogen that made it"),
+        ({"vocabulary": "0" * 16}, "speaks of other tokens", "use the emogen that made it"),
         ({"epoch": "many"}, "the metadata of .* is damaged", "take another one"),
         ({"model": {"d_model": 33}}, "the metadata of .* is damaged: .*d_model 33", "take another one"),
         ({"history": [{"epoch": 1}]}, "the metadata of .* is damaged", "take another one"),

@@ -235,3 +235,11 @@ def test_a_broken_settings_file_is_a_usage_error_that_names_it(run: Run) -> None
     assert (code, out) == (2, "")
     assert err.startswith("error: ./emogen.toml: ")
     assert "line 1" in err
+
+
+def test_torch_finds_its_environment_set_unless_the_user_has_set_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    run("--version")
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"

@@ -130,7 +130,7 @@ def test_show_tells_everything_with_curves(ckpt: Run) -> None:
     assert shown["model"].startswith("tiny: 0.1 M parameters, d_model 32, 2 layers, 2 heads, context 32 notes")
     assert shown["emotions"] == "happy, excited, angry, tense, sad, calm"
     assert (shown["vocabulary"], shown["data fingerprint"]) == (meta.vocabulary, meta.dataset.fingerprint)
-    assert shown["data"] == "random (12 train, 4 valid, 4 test clips)"
+    assert shown["data"] == "music 0 (12 train, 4 valid, 4 test clips)"
     flat = " ".join(out.split())
     assert all(f"{name} {value}" in flat for name, value in meta.train.items())
     loss = meta.history[-1]

@@ -121,15 +121,16 @@ def test_training_tells_in_plain_lines_what_it_does_and_what_comes_next(emogen_t
     assert (code, out) == (0, "")
     lines = err.splitlines()
     assert re.fullmatch(
-        r"run 'main': 0\.1 M parameters on cpu, float32, 1 threads; \d+ training clips of made", lines[0]
+        r"run 'main': 0\.1 M parameters on cpu, float32, 1 thread; \d+ training clips of made", lines[0]
     )
     number = r"\d+\.\d+"
     families = rf"\(shift {number}  pitch {number}  velocity {number}  duration {number}\)"
-    for epoch, line in enumerate(lines[1:3], 1):
+    assert re.fullmatch(rf"epoch 1/2 batch 1/\d+  loss {number}  [\d,]+ notes/s  \d+ s left", lines[1])
+    for epoch, line in enumerate(lines[2:4], 1):
         pattern = rf"epoch {epoch}/2  train {number}  valid {number} nats a note {families}  \d+ s"
         assert re.fullmatch(pattern, line), line
-    assert re.fullmatch(rf"best: epoch [12], valid {number} nats a note, in runs/main", lines[3])
-    assert lines[4:] == ["next: emogen generate --emotion happy --seconds 30"]
+    assert re.fullmatch(rf"best: epoch [12], valid {number} nats a note, in runs/main", lines[4])
+    assert lines[5:] == ["next: emogen generate --emotion happy --seconds 30"]
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", err)
 
 
@@ -306,17 +307,19 @@ def test_resuming_a_named_checkpoint_sets_the_later_ones_aside(emogen_train: Com
     assert all(torch.equal(weight, again[name]) for name, weight in end.items())
 
 
-def test_going_on_from_last_sets_nothing_aside(emogen_train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("flags", [(), ("--resume", "last")])
+def test_going_on_from_last_sets_nothing_aside(
+    flags: tuple[str, ...], emogen_train: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trained(emogen_train, "--epochs", "1")
-    early = last()
-    kept = {path.name: path.read_bytes() for path in early.iterdir()}
-    with monkeypatch.context() as patch:  # killed in an epoch's end, when all but last is saved
+    with monkeypatch.context() as patch:  # killed at an epoch's end, when all but last is saved
         patch.setattr(Trainer, "save_last", lambda _: interrupt_twice())
-        assert emogen_train("--epochs", "2")[0] == 130
-    assert {path.name: path.read_bytes() for path in early.iterdir()} == kept
+        assert emogen_train("--epochs", "3")[0] == 130
+    assert resumable(MAIN / "checkpoints")[0] == last()
     assert len(found(MAIN / "checkpoints", "best")) == 2
-    trained(emogen_train, "--epochs", "2", "--resume", "last")
+    trained(emogen_train, "--epochs", "3", *flags)
     assert not list(MAIN.glob("checkpoints/set-aside-*"))
+    assert epochs_logged() == [1, 2, 2, 3]
 
 
 REFUSED = [

@@ -30,7 +30,8 @@ def without_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:
-    with Run(tmp_path, "main"):
+    run = Run(tmp_path, "main")
+    with run:
         with (
             pytest.raises(EmogenError, match="run 'main' is in use by another process") as caught,
             Run(tmp_path, "main"),

@@ -149,6 +149,14 @@ def test_stopping_twice_and_saving_often_changes_nothing(
     assert_same_training(last, in_one_go(1)[0])
 
 
+def test_last_is_saved_within_an_epoch_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "SAVE_SHARE", 1e6)
+    trainer = new_trainer(tmp_path, save_every_s=1e-9)
+    saved: list[str] = []
+    trainer.learn(Notebook(3, lambda: saved.extend(names(trainer))))
+    assert saved == ["last_epoch_000_step_00000002"]
+
+
 def test_another_seed_is_another_training(tmp_path: Path) -> None:
     one, other = new_trainer(tmp_path), new_trainer(tmp_path, seed=2**32 - 1)
     assert not torch.equal(one.model.embed[0].weight, other.model.embed[0].weight)  # type: ignore[arg-type]
@@ -171,7 +179,9 @@ def test_dropout_and_augmentation_are_on_in_training(tmp_path: Path) -> None:
 
 def gradient(trainer: Trainer, batch: Batch) -> list[Tensor]:
     trainer.optimizer.zero_grad()
-    trainer.gradients(batch)
+    nats, notes = trainer.gradients(batch)
+    assert nats == pytest.approx(trainer.model.loss(*batch).sum().item(), rel=1e-4)
+    assert notes == count_notes(batch)
     return [weight.grad.clone() for weight in trainer.model.parameters() if weight.grad is not None]
 
 
@@ -301,6 +311,19 @@ def test_evaluation_equals_one_window_at_a_time(tmp_path: Path) -> None:
     assert list(found.values()) == pytest.approx((nats / notes).tolist(), rel=1e-5)  # type: ignore[union-attr]
 
 
+def test_evaluation_keeps_no_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = new_trainer(tmp_path)
+    loss, seen = trainer.model.loss, []
+
+    def watched(*batch: Tensor) -> Tensor:
+        seen.append(torch.is_grad_enabled())
+        return loss(*batch)
+
+    monkeypatch.setattr(trainer.model, "loss", watched)
+    trainer.evaluate()
+    assert set(seen) == {False}
+
+
 def test_evaluation_in_parts_finds_the_same(tmp_path: Path) -> None:
     trainer = new_trainer(tmp_path)
     trainer.step(trainer.train.batch(0, 0), Notebook())
@@ -327,12 +350,6 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def spoil(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, by: Callable[[Tensor], Tensor]) -> None:
-    """Change what the model's ``loss`` returns."""
-    loss = trainer.model.loss
-    monkeypatch.setattr(trainer.model, "loss", lambda *batch: by(loss(*batch)))
-
-
 class InfiniteSlope(torch.autograd.Function):
     """A number as it is, but with a gradient that is infinite."""
 
@@ -345,14 +362,19 @@ class InfiniteSlope(torch.autograd.Function):
         return grads[0] * torch.inf
 
 
-@pytest.mark.parametrize("wrong", ["loss", "gradient"])
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda nats: nats * torch.nan, lambda nats: nats + torch.inf, InfiniteSlope.apply],
+    ids=["nan", "inf", "slope"],
+)
 def test_a_loss_that_is_no_number_stops_before_it_does_harm(
-    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wrong: Callable[[Tensor], Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = new_trainer(tmp_path)
     trainer.save_last()
     before, weights = snapshot(trainer.run.checkpoints), weights_of(trainer)
-    spoil(trainer, monkeypatch, (lambda nats: nats * torch.nan) if wrong == "loss" else InfiniteSlope.apply)
+    loss = trainer.model.loss
+    monkeypatch.setattr(trainer.model, "loss", lambda *batch: wrong(loss(*batch)))
     with pytest.raises(EmogenError, match=r"no longer finite at step 1; the last checkpoint is untouched") as caught:
         trainer.learn(Notebook())
     assert "--learning-rate below 0.001" in caught.value.hint
@@ -669,12 +691,8 @@ def saved(runs: Path, corpus: Corpus | None = None) -> Path:
 
 def test_other_data_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path)
-    corpus = music(seed=1)
-    object.__setattr__(
-        corpus, "manifest", corpus.manifest.model_copy(update={"fingerprint": "1" * 16, "name": "other"})
-    )
-    with pytest.raises(EmogenError, match=r"trained on other data \(random\) than this \(other\)") as caught:
-        new_trainer(tmp_path, corpus).resume(path)
+    with pytest.raises(EmogenError, match=r"trained on other data \(music 0\) than this \(music 1\)") as caught:
+        new_trainer(tmp_path, music(seed=1)).resume(path)
     assert "--data" in caught.value.hint
 
 

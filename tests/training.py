@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ def music(seed: int = 0, clips: int = 20) -> Corpus:
     """Random clips of 1 to 50 notes with all emotions, in all splits."""
     rng = np.random.default_rng(seed)
     notes = [random_tokens(rng, int(length)) for length in rng.integers(1, 51, clips)]
-    return corpus_of(notes, np.arange(clips) % 6, np.resize(SPLIT, clips))
+    corpus = corpus_of(notes, np.arange(clips) % 6, np.resize(SPLIT, clips))
+    manifest = corpus.manifest.model_copy(update={"name": f"music {seed}", "fingerprint": f"{seed + 1:016x}"})
+    return replace(corpus, manifest=manifest)
 
 
 def new_trainer(runs: Path, corpus: Corpus | None = None, dropout: float = 0.1, **train: Any) -> Trainer:

@@ -64,7 +64,7 @@ def train(
             trainer = Trainer(prepared, settings, run)
             if start:
                 trainer.resume(start)
-                if resume and (aside := checkpoint.set_aside_after(start)):
+                if resume not in ("", "last") and (aside := checkpoint.set_aside_after(start)):
                     console.print(escape(f"the checkpoints after {start.name} are now in {aside}"))
             run.begin(settings)
             _learn(trainer, start.name if start else "", _same_command(name, data, loaded))
@@ -143,7 +143,7 @@ def _facts(trainer: Trainer) -> str:
     arithmetic = "bfloat16" if trainer.bf16 else "float32"
     where = f"{trainer.device.type}, {arithmetic}"
     if trainer.device.type == "cpu":
-        where += f", {torch.get_num_threads()} threads"
+        where += f", {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
     clips = len(trainer.corpus.clips("train"))
     return f"run '{trainer.run.name}': {weights:.1f} M parameters on {where}; {clips:,} training clips of " + (
         trainer.corpus.manifest.name
@@ -185,10 +185,10 @@ class Screen:
             self.events.close()
 
     def step(self, epoch: int, batch: int, batches: int, loss: float, notes_per_s: float, left_s: float) -> None:
-        """Move the bar; now and then a line into the log."""
+        """Move the bar; now and then, and for the untrained network, a line into the log."""
         facts = f"loss {loss:.3f}  {notes_per_s:,.0f} notes/s  {_time(left_s)} left"
         self.bar.update(self.task, completed=batch, total=batches, epoch=f"{epoch}/{self.epochs}", facts=facts)
-        if time.monotonic() - self.logged > LOG_EVERY_S:
+        if time.monotonic() - self.logged > LOG_EVERY_S or batch == epoch == 1:
             self.say(f"epoch {epoch}/{self.epochs} batch {batch}/{batches}  {facts}", only_log=console.is_terminal)
 
     def epoch(self, loss: EpochLoss) -> None:
