@@ -431,7 +431,7 @@ def damage(kind: str, runs: Path) -> str:
 
 DAMAGE = {
     "newer format": f"of format {checkpoint.FORMAT + 1}",
-    "another vocabulary": "another token vocabulary",
+    "another vocabulary": "speaks of other tokens",
     "truncated": "is cut short",
     "truncated header": "is not an emogen checkpoint",
     "hostile pickle in its place": "is not an emogen checkpoint",
