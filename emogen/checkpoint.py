@@ -25,14 +25,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from emogen import files, tokens
+from emogen import files
 from emogen.emotion import EMOTIONS, suggest
 from emogen.errors import EmogenError, UsageError
-from emogen.plan import ENTRIES, PlanTable
 from emogen.settings import ModelSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from emogen.plan import PlanTable
 
 FORMAT = 1
 HEADER_LIMIT = 16 * 2**20
@@ -103,7 +104,8 @@ class Meta(Frozen):
     """Fingerprint of the tokens, see ``tokens.fingerprint``."""
     emotions: tuple[str, ...]
     dataset: DatasetFacts
-    plan: PlanTable
+    plan: dict[str, Any]
+    """A ``plan.PlanTable``, see ``plans_of``."""
 
     @property
     def valid_loss(self) -> float | None:
@@ -248,7 +250,7 @@ def read_meta(path: Path) -> Meta:
     """The metadata of a checkpoint folder or an exported file, from the header of its weights.
 
     Raises:
-        EmogenError: the file is missing, cut short, foreign, or of another format or vocabulary.
+        EmogenError: the file is missing, cut short, foreign, or or of another format.
     """
     file = _weights_file(path)
     try:
@@ -272,9 +274,25 @@ def read_meta(path: Path) -> Meta:
         meta = Meta.model_validate_json(text)
     except ValidationError as error:
         raise EmogenError(f"the metadata of {path} is damaged: {error.errors()[0]['msg']}", TAKE_ANOTHER) from None
-    if (meta.vocabulary, meta.emotions, meta.plan.entries) != (tokens.fingerprint(), EMOTIONS, ENTRIES):
-        raise EmogenError(f"{path} speaks of other tokens, emotions or plans than this emogen", TOO_OLD)
     return meta
+
+
+def plans_of(path: Path, meta: Meta) -> PlanTable:
+    """The plans of a checkpoint that this emogen can use. (Looking at one needs neither this nor numpy's import.)
+
+    Raises:
+        EmogenError: its tokens, emotions or plans are not those of this emogen.
+    """
+    from emogen import tokens
+    from emogen.plan import ENTRIES, PlanTable
+
+    try:
+        plans = PlanTable.model_validate(meta.plan)
+    except ValidationError as error:
+        raise EmogenError(f"the plans of {path} are damaged: {error.errors()[0]['msg']}", TAKE_ANOTHER) from None
+    if (meta.vocabulary, meta.emotions, plans.entries) != (tokens.fingerprint(), EMOTIONS, ENTRIES):
+        raise EmogenError(f"{path} speaks of other tokens, emotions or plans than this emogen", TOO_OLD)
+    return plans
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

@@ -237,7 +237,7 @@ class Trainer:
             vocabulary=tokens.fingerprint(),
             emotions=EMOTIONS,
             dataset=DatasetFacts(name=manifest.name, fingerprint=manifest.fingerprint, clips=clips),
-            plan=self.plans,
+            plan=self.plans.model_dump(mode="json"),
         )
         place = {name: value for name, value in vars(p).items() if name != "history"}  # that is in the meta
         trainer = {"optimizer": self.optimizer.state_dict(), "progress": place}
@@ -257,6 +257,7 @@ class Trainer:
                 f"{path.name} was trained on other data ({meta.dataset.name}) than this ({self.corpus.manifest.name})",
                 "choose the data with --data, or begin another run with --name",
             )
+        checkpoint.plans_of(path, meta)  # refuses other tokens
         state, weights = checkpoint.load_trainer(path), checkpoint.load_weights(path)
         try:
             self.model.load_state_dict(weights)

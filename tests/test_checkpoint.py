@@ -30,6 +30,7 @@ from emogen.checkpoint import (
     load_trainer,
     load_weights,
     name,
+    plans_of,
     read_meta,
     resolve,
     resumable,
@@ -413,6 +414,13 @@ def test_a_hostile_header_length_costs_no_memory(tmp_path: Path) -> None:
         ({"format": 0}, "is of format 0, this emogen reads 1", "use the emogen that made it"),
         ({"format": 2}, "is of format 2, this emogen reads 1", "update emogen"),
         ({"vocabulary": "0" * 16}, "speaks of other tokens", "use the emogen that made it"),
+        ({"emotions": ("bored",)}, "speaks of other tokens", "use the emogen that made it"),
+        (
+            {"plan": {"entries": (), "mean": (), "sd": (), "by_emotion": {}}},
+            "other tokens",
+            "use the emogen that made it",
+        ),
+        ({"plan": {"entries": 3}}, "the plans of .* are damaged", "take another one"),
         ({"epoch": "many"}, "the metadata of .* is damaged", "take another one"),
         ({"model": {"d_model": 33}}, "the metadata of .* is damaged: .*d_model 33", "take another one"),
         ({"history": [{"epoch": 1}]}, "the metadata of .* is damaged", "take another one"),
@@ -424,7 +432,7 @@ def test_another_format_or_vocabulary_is_refused_with_what_to_do(
     file = tmp_path / "other.safetensors"
     write_header(file, described(**changes))
     with pytest.raises(EmogenError, match=message) as caught:
-        read_meta(file)
+        plans_of(file, read_meta(file))
     assert hint in caught.value.hint
 
 

@@ -618,8 +618,8 @@ def test_a_checkpoint_says_everything_about_itself(tmp_path: Path) -> None:
     assert (meta.vocabulary, meta.emotions) == (tokens.fingerprint(), EMOTIONS)
     assert (meta.dataset.name, meta.dataset.fingerprint) == (corpus.manifest.name, corpus.manifest.fingerprint)
     assert meta.dataset.clips == {"train": 12, "valid": 4, "test": 4}
-    assert meta.plan == trainer.plans
-    assert meta.plan.by_emotion.keys() == set(EMOTIONS)
+    assert checkpoint.plans_of(path, meta) == trainer.plans
+    assert meta.plan["by_emotion"].keys() == set(EMOTIONS)
     assert_same_weights(load_weights(path), weights_of(trainer))
 
 

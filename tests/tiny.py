@@ -56,7 +56,7 @@ def meta(model: Composer, run: str = "tiny") -> Meta:
         vocabulary=tokens.fingerprint(),
         emotions=EMOTIONS,
         dataset=DatasetFacts(name="random", fingerprint="0" * 16, clips={}),
-        plan=plans(),
+        plan=plans().model_dump(mode="json"),
     )
 
 

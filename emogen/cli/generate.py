@@ -87,6 +87,7 @@ def generate(
 
     path = checkpoints.resolve(checkpoint, settings.paths.runs)
     meta = checkpoints.read_meta(path)
+    checkpoints.plans_of(path, meta)  # refuses other tokens, before torch is imported
     opening = _opening(prime, seconds)
     label = f"{meta.run}/{path.name}" if path.is_dir() else path.name
     console.print(f"composing with {escape(label)}, seed {seed}")
@@ -178,7 +179,7 @@ def _compose(path: Path, meta: Meta, wishes: list[Wish], settings: Settings, ope
     """The pieces, some at a time, with a bar on a terminal."""
     import torch
 
-    from emogen.checkpoint import load_weights
+    from emogen.checkpoint import load_weights, plans_of
     from emogen.compute import default_threads, is_out_of_memory, pick_device
     from emogen.generate import generate
     from emogen.model import Composer
@@ -206,7 +207,7 @@ def _compose(path: Path, meta: Meta, wishes: list[Wish], settings: Settings, ope
 
             some = wishes[first : first + AT_ONCE]
             try:
-                pieces = generate(model, meta.plan, some, settings.sample, opening, tell)
+                pieces = generate(model, plans_of(path, meta), some, settings.sample, opening, tell)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
