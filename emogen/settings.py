@@ -188,7 +188,7 @@ class SampleSettings(Section):
     temperature: float = Field(default=1.0, gt=0, le=5)
     """Boldness in pitch, velocity and duration: below 1 safer, above 1 wilder. Onsets are always drawn at 1."""
 
-    top_p: float = Field(default=0.95, gt=0, le=1)
+    top_p: float = Field(default=0.9, gt=0, le=1)
     """Draw pitch, velocity and duration from the likeliest values that together hold this probability."""
 
     top_k: int = Field(default=0, ge=0)

@@ -1,1 +1,1 @@
-"""The tests, as a package: they share ``midi_files``."""
+"""The tests, as a package: they share makers of music, files and networks."""

@@ -26,16 +26,22 @@ def one_thread() -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """``emogen`` for a person without settings, in an empty folder: exit code, standard output, standard error."""
+def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person without settings, in the empty folder ``here``; the user's config would be in ``config``."""
     for option in OPTIONS:
         monkeypatch.delenv(settings.variable(option), raising=False)
     monkeypatch.delenv("EMOGEN_HOME", raising=False)
     monkeypatch.setattr(settings, "user_config_path", lambda *_, **__: tmp_path / "config")
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("NO_COLOR", "1")
-    (tmp_path / "here").mkdir()
+    for folder in ("config", "here"):
+        (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path / "here")
+
+
+@pytest.fixture
+def run(nobody: None, capfd: pytest.CaptureFixture[str]) -> Run:
+    """``emogen`` for a person without settings, in an empty folder: exit code, standard output, standard error."""
 
     def call(*arguments: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as caught:

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,32 +15,10 @@ from emogen import __version__, settings
 from emogen.cli import COMMANDS, config, main
 from emogen.errors import EmogenError, UsageError
 from emogen.settings import OPTIONS
+from tests.conftest import Run
 
 SUBCOMMANDS = {"ckpt": ("list", "show", "export", "prune"), "config": ("show", "init")}
 EVERY_COMMAND = [(name, *more) for name in COMMANDS for more in ((), *((sub,) for sub in SUBCOMMANDS.get(name, ())))]
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """``emogen`` for a person without settings, in an empty folder: exit code, standard output, standard error."""
-    for option in OPTIONS:
-        monkeypatch.delenv(settings.variable(option), raising=False)
-    monkeypatch.delenv("EMOGEN_HOME", raising=False)
-    monkeypatch.setattr(settings, "user_config_path", lambda *_, **__: tmp_path / "config")
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("NO_COLOR", "1")
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            main(arguments)
-        out, err = capfd.readouterr()
-        return int(caught.value.code or 0), out, err
-
-    return call
 
 
 def modules_after(*arguments: str, cwd: Path) -> set[str]:

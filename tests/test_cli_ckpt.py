@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,9 +15,8 @@ import emogen
 from emogen.checkpoint import META, WEIGHTS, Meta, all_in, found, load_weights, read_meta
 from emogen.cli.ckpt import _age, sparkline
 from emogen.run import Run as RunFolder
+from tests.conftest import Run
 from tests.training import Notebook, new_trainer
-
-Run = Callable[..., tuple[int, str, str]]
 
 RUN = Path("runs/tiny")
 CHECKPOINTS = RUN / "checkpoints"

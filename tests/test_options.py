@@ -6,10 +6,9 @@ from typing import Annotated
 import pytest
 import typer
 
-from emogen import settings
 from emogen.cli.options import settings_options
 from emogen.errors import UsageError
-from emogen.settings import OPTIONS, Settings
+from emogen.settings import Settings
 
 seen: list[tuple[str, bool, Settings]] = []
 app = typer.Typer(add_completion=False)
@@ -28,14 +27,7 @@ def learn(
 
 
 @pytest.fixture(autouse=True)
-def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A person without settings, in an empty folder."""
-    for option in OPTIONS:
-        monkeypatch.delenv(settings.variable(option), raising=False)
-    monkeypatch.delenv("EMOGEN_HOME", raising=False)
-    monkeypatch.setattr(settings, "user_config_path", lambda *_, **__: tmp_path / "config")
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.chdir(tmp_path)
+def nothing_seen(nobody: None) -> None:
     seen.clear()
 
 

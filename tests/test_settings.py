@@ -11,17 +11,7 @@ from emogen.cli.config import commented_file
 from emogen.errors import UsageError
 from emogen.settings import OPTIONS, SIZES, ModelSettings, PathsSettings, Settings, load
 
-
-@pytest.fixture(autouse=True)
-def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A person without settings, in an empty folder."""
-    for option in OPTIONS:
-        monkeypatch.delenv(settings.variable(option), raising=False)
-    monkeypatch.delenv("EMOGEN_HOME", raising=False)
-    monkeypatch.setattr(settings, "user_config_path", lambda *_, **__: tmp_path / "config")
-    (tmp_path / "config").mkdir()
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
+pytestmark = pytest.mark.usefixtures("nobody")
 
 
 def refusal(flags: dict[str, dict[str, object]] | None = None) -> tuple[str, str]:
