@@ -200,8 +200,8 @@ class SampleSettings(Section):
     device: Device = "cpu"
     """Where to compute; one piece at a time is fastest on the CPU."""
 
-    threads: int = Field(default=0, ge=0, le=1024)
-    """CPU threads (0: one fewer than the cores, at most 3)."""
+    threads: int = Field(default=1, ge=0, le=1024)
+    """CPU threads (0: one fewer than the cores, at most 3). A note is little work: more pay on an idle machine only."""
 
 
 class Settings(Section):
