@@ -80,7 +80,7 @@ def flags_of_all_commands() -> set[str]:
                 for parameter in resolved.params:
                     yield from (*parameter.opts, *parameter.secondary_opts)
 
-    return {*walk(typer.main.get_group(app), []), *map(flag, OPTIONS), "--install-completion"}
+    return {*walk(typer.main.get_group(app), []), *map(flag, OPTIONS), "--install-completion", "--help"}
 
 
 def test_every_flag_the_readme_names_is_one() -> None:
@@ -91,7 +91,7 @@ def test_every_flag_the_readme_names_is_one() -> None:
 
 def test_every_command_the_readme_names_is_one() -> None:
     in_text = re.findall(r"(?<!`)`(emogen [^`]+)`", README)
-    named = {words[0] for words in commands("\n".join([*in_text, *blocks()]))} - {"--install-completion"}
+    named = {words[0] for words in commands("\n".join([*in_text, *blocks()]))} - {"--install-completion", "--help"}
     assert named <= set(COMMANDS)
     assert "generate" in named
 
