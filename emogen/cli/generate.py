@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from emogen.checkpoint import Meta
     from emogen.generate import Wish
     from emogen.notes import Piece
+    from emogen.plan import PlanTable
     from emogen.tokens import Tokens
 
 MOST_PIECES = 10_000
@@ -87,7 +88,7 @@ def generate(
 
     path = checkpoints.resolve(checkpoint, settings.paths.runs)
     meta = checkpoints.read_meta(path)
-    checkpoints.plans_of(path, meta)  # refuses other tokens, before torch is imported
+    plans = checkpoints.plans_of(path, meta)
     opening = _opening(prime, seconds)
     label = f"{meta.run}/{path.name}" if path.is_dir() else path.name
     console.print(f"composing with {escape(label)}, seed {seed}")
@@ -95,7 +96,7 @@ def generate(
     from emogen.generate import Wish  # imports torch: everything cheap is checked by now
 
     wishes = [Wish(mixture, seconds, one, pins) for mixture in mixtures for one in seeds]
-    pieces = _compose(path, meta, wishes, settings, opening)
+    pieces = _compose(path, meta, plans, wishes, settings, opening)
     rows = [
         _write(file, piece, wish, {"checkpoint": label, **_how(settings, prime)})
         for file, piece, wish in zip(files, pieces, wishes, strict=True)
@@ -175,11 +176,13 @@ def _opening(prime: Path | None, seconds: float) -> Tokens | None:
     return opening
 
 
-def _compose(path: Path, meta: Meta, wishes: list[Wish], settings: Settings, opening: Tokens | None) -> Iterator[Piece]:
+def _compose(
+    path: Path, meta: Meta, plans: PlanTable, wishes: list[Wish], settings: Settings, opening: Tokens | None
+) -> Iterator[Piece]:  # six: the checkpoint in three parts, what is wished, how to draw, what to begin with
     """The pieces, some at a time, with a bar on a terminal."""
     import torch
 
-    from emogen.checkpoint import load_weights, plans_of
+    from emogen.checkpoint import load_weights
     from emogen.compute import default_threads, is_out_of_memory, pick_device
     from emogen.generate import generate
     from emogen.model import Composer
@@ -207,7 +210,7 @@ def _compose(path: Path, meta: Meta, wishes: list[Wish], settings: Settings, ope
 
             some = wishes[first : first + AT_ONCE]
             try:
-                pieces = generate(model, plans_of(path, meta), some, settings.sample, opening, tell)
+                pieces = generate(model, plans, some, settings.sample, opening, tell)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
