@@ -38,8 +38,8 @@ class Batch(NamedTuple):
     """(B, T): from the onset of each note of ``notes[:, :-1]`` to the end of the piece; NaN where hidden."""
 
 
-def plan_table(corpus: Corpus, longest: int, seed: int) -> plan.PlanTable:
-    """The table of the training clips' plans, long clips in parts of ``longest`` notes.
+def plan_table(corpus: Corpus, longest: int, seed: int, scale: plan.PlanTable | None = None) -> plan.PlanTable:
+    """The table of the training clips' plans, long clips in parts of ``longest`` notes; see ``PlanTable.of``.
 
     Raises:
         EmogenError: there is no training clip.
@@ -54,7 +54,7 @@ def plan_table(corpus: Corpus, longest: int, seed: int) -> plan.PlanTable:
         for row, (clip, start, length) in enumerate(some.tolist()):
             notes[row, :length] = corpus.notes(clip)[start : start + length]
         plans.append(plan.measure(notes, lengths))
-    return plan.PlanTable.of(np.concatenate(plans), corpus.emotion[windows[:, 0]], seed)
+    return plan.PlanTable.of(np.concatenate(plans), corpus.emotion[windows[:, 0]], seed, scale)
 
 
 def cut(corpus: Corpus, clips: Ints, longest: int, rng: np.random.Generator | None) -> Ints:

@@ -32,6 +32,7 @@ from emogen.settings import ModelSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
     from emogen.plan import PlanTable
 
@@ -55,6 +56,9 @@ TAKE_ANOTHER = "take another one (emogen ckpt list); training goes on from it wi
 TOO_OLD = "use the emogen that made it, or train anew"
 
 WEIGHTS, META, TRAINER = "weights.safetensors", "meta.json", "trainer.pt"
+
+VOICE = Path(__file__).with_name("voice")
+"""The bundled voice, a checkpoint as any other; people say ``default``."""
 
 
 class Frozen(BaseModel):
@@ -106,6 +110,10 @@ class Meta(Frozen):
     dataset: DatasetFacts
     plan: dict[str, Any]
     """A ``plan.PlanTable``, see ``plans_of``."""
+    init: str = ""
+    """The checkpoint that training began from; empty where it began from nothing."""
+    ancestors: tuple[DatasetFacts, ...] = ()
+    """What that checkpoint, and those before it, were trained on; the first one first."""
 
     @property
     def valid_loss(self) -> float | None:
@@ -144,6 +152,21 @@ def save(path: Path, meta: Meta, weights: Mapping[str, Tensor], trainer: dict[st
         cause = error.__context__ if isinstance(error.__context__, OSError) else error  # torch hides a full disk
         hint = "make room on the disk; the same command then goes on from the last one"
         raise EmogenError(f"checkpoint {path} could not be written: {cause}; those before it are whole", hint) from None
+
+
+def write_half(path: Path, file: Path) -> None:
+    """Write the weights of a checkpoint to a file in half precision, with the same metadata.
+
+    Raises:
+        EmogenError: a weight is too large for half precision.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    weights = {name: tensor.half() for name, tensor in load_weights(path).items()}
+    if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
+        raise EmogenError(f"a weight of {path} is beyond half precision", "export it without --half")
+    save_file(weights, file, metadata={"emogen": read_meta(path).model_dump_json(indent=1)})
 
 
 def found(folder: Path, kind: str) -> list[Path]:
@@ -212,11 +235,17 @@ def resolve(name: str, runs: Path) -> Path:
     """The checkpoint that a person means.
 
     ``best``, ``last`` or a checkpoint's name are looked up in the run trained last; ``RUN/best`` in the run of that
-    name; anything else is the path of a checkpoint folder or of an exported ``.safetensors`` file.
+    name; ``default`` is the bundled voice; anything else is the path of a checkpoint folder or of an exported
+    ``.safetensors`` file. Nothing at all means the best of the run trained last, else the bundled voice.
 
     Raises:
         EmogenError: there is none, with the command that makes one or the names there are.
     """
+    if not name:
+        best = (path for run in runs_in(runs) for path in found(run / "checkpoints", "best"))
+        return next(best, VOICE)
+    if name == "default":
+        return VOICE
     as_path = Path(name)
     if name not in ("best", "last") and ((as_path / WEIGHTS).is_file() or as_path.is_file()):
         return as_path
@@ -225,7 +254,8 @@ def resolve(name: str, runs: Path) -> Path:
     run_name, _, which = name.rpartition("/")
     trained = runs_in(runs)
     if not trained:
-        raise EmogenError(f"no checkpoint '{name}': there is no trained run in {runs}", "train one: emogen train")
+        hint = "train one: emogen train; the bundled voice is called default"
+        raise EmogenError(f"no checkpoint '{name}': there is no trained run in {runs}", hint)
     named = [run for run in trained if not run_name or run.name == run_name]
     if not named:
         names = [run.name for run in trained]
@@ -242,6 +272,13 @@ def resolve(name: str, runs: Path) -> Path:
     raise EmogenError(f"no checkpoint '{which}' in run '{named[0].name}'{why}", hint)
 
 
+def label(path: Path, meta: Meta) -> str:
+    """What a checkpoint is called when it is spoken of."""
+    if path == VOICE:
+        return "the bundled voice"
+    return f"{meta.run}/{path.name}" if path.is_dir() else path.name
+
+
 def _weights_file(path: Path) -> Path:
     return path / WEIGHTS if path.is_dir() else path
 
@@ -250,7 +287,7 @@ def read_meta(path: Path) -> Meta:
     """The metadata of a checkpoint folder or an exported file, from the header of its weights.
 
     Raises:
-        EmogenError: the file is missing, cut short, foreign, or or of another format.
+        EmogenError: the file is missing, cut short, foreign, or of another format.
     """
     file = _weights_file(path)
     try:
@@ -296,16 +333,29 @@ def plans_of(path: Path, meta: Meta) -> PlanTable:
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """The weights of a checkpoint folder or an exported file, on the CPU."""
+    """The weights of a checkpoint folder or an exported file, in float32 on the CPU."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        return load_file(_weights_file(path))
+        return {name: tensor.float() for name, tensor in load_file(_weights_file(path)).items()}
     except FileNotFoundError:
         raise EmogenError(f"{path} is gone", "a training under way may have saved a newer one: try again") from None
     except (OSError, SafetensorError) as error:
         raise EmogenError(f"the weights of {path} cannot be read: {error}", TAKE_ANOTHER) from None
+
+
+def load_into(model: Module, path: Path) -> None:
+    """Give a network the weights of a checkpoint.
+
+    Raises:
+        EmogenError: they cannot be read, or are those of a network of another shape.
+    """
+    try:
+        model.load_state_dict(load_weights(path))
+    except RuntimeError:
+        hint = "use the emogen that made it, or train anew"
+        raise EmogenError(f"the weights of {path} do not fit this emogen's network", hint) from None
 
 
 def load_trainer(path: Path) -> dict[str, Any]:

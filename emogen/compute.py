@@ -10,13 +10,14 @@ from emogen.errors import EmogenError
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a setting; auto takes CUDA, then MPS, then the CPU."""
+    """The device of a setting; auto takes CUDA (each process of torchrun its own), then MPS, then the CPU."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(device for device in there if there[device])
     if not there[name]:
         raise EmogenError(f"this computer, or its PyTorch, has no device '{name}'", "--device auto takes what there is")
-    return torch.device(name)
+    own = os.environ.get("LOCAL_RANK") if name == "cuda" else None
+    return torch.device(name, int(own)) if own else torch.device(name)
 
 
 def faster_in_bf16(device: torch.device) -> bool:
@@ -28,8 +29,12 @@ def faster_in_bf16(device: torch.device) -> bool:
 
 
 def default_threads() -> int:
-    """One fewer than the cores, at most 3: with every core taken, one busy neighbour stalls each operation."""
-    return max(1, min(3, (os.cpu_count() or 2) - 1))
+    """One fewer than the cores, at most 3: with every core taken, one busy neighbour stalls each operation.
+
+    Processes that torchrun started on this machine share the cores.
+    """
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(1, min(3, (os.cpu_count() or 2) - 1) // here)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -7,7 +7,7 @@ aims its ending; a few rules of the keyboard and the clock keep every draw possi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,10 @@ from emogen.model import NO_NOTE, Cache, Composer
 from emogen.notes import Ints, Piece
 from emogen.plan import ENTRIES, PlanTable
 from emogen.settings import SampleSettings
-from emogen.tokens import COLUMN, DURATION_MS, SHIFT_MS, SIZES, Tokens, decode
+from emogen.tokens import COLUMN, DURATION_MS, SHIFT_MS, SIZES, Tokens, decode, encode
 
+AT_ONCE = 32
+"""Pieces to compose as one batch: each takes memory (13 MB with a base model, twice that with guidance)."""
 SILENCE_MS = 2900
 """No note is drawn after a longer silence; with what ``fit`` may add it stays below 3 s."""
 BEGIN_MS = 500
@@ -45,6 +47,8 @@ class Wish:
     seed: int
     pins: Mapping[str, float]
     """Plan entries (see ``plan.ENTRIES``) that are not drawn but given, in the entries' own units."""
+    candidate: int = 0
+    """Which of several pieces for the same wish, see ``SampleSettings.best_of``."""
 
 
 class Drafts:
@@ -56,8 +60,8 @@ class Drafts:
         self.row = np.arange(rows)
         """Which wish (B,) each draft is for."""
         self.end_ms = np.array([round(wish.seconds * 1000) for wish in wishes])
-        self.rngs = [np.random.default_rng(wish.seed) for wish in wishes]
-        self.emotion = np.array([[wish.emotion.get(name, 0) for name in EMOTIONS] for wish in wishes], dtype=np.float32)
+        self.rngs = [np.random.default_rng([wish.seed, wish.candidate][: 1 + bool(wish.candidate)]) for wish in wishes]
+        self.emotion = np.stack([weights(wish) for wish in wishes])
         self.plan = np.zeros((rows, len(ENTRIES)), dtype=np.float32)
         self.plan_until_ms = np.zeros(rows)
         self.notes = np.zeros((rows, 512, 4), dtype=np.uint8)
@@ -140,7 +144,7 @@ def generate(
     opening: Tokens | None = None,
     tell: Callable[[float], None] = lambda seconds: None,
 ) -> list[Piece]:  # six: the model and its plans, the wishes, how to draw, what to begin with, who is told
-    """A piece for each wish, of exactly its length.
+    """A piece for each wish, of exactly its length: the best of ``sample.best_of`` candidates.
 
     Args:
         opening: notes (N, 4) that every piece begins with; they must end before the shortest wish does.
@@ -152,6 +156,49 @@ def generate(
     if not all(weight.isfinite().all() for weight in model.parameters()):
         raise EmogenError("the network's weights are not all numbers", "take another checkpoint: emogen ckpt list")
     model.eval()
+    n = sample.best_of
+    candidates = [replace(wish, candidate=wish.candidate + number) for wish in wishes for number in range(n)]
+    pieces = compose(model, plans, candidates, sample, opening, lambda seconds: tell(seconds / n))
+    if n == 1:
+        return pieces
+    obeys = [evidence(model, piece) @ weights(wish) for piece, wish in zip(pieces, candidates, strict=True)]
+    best = np.reshape(obeys, (len(wishes), n)).argmax(1)
+    return [pieces[n * row + number] for row, number in enumerate(best)]
+
+
+def weights(wish: Wish) -> npt.NDArray[np.float32]:
+    """A wish's emotion as the model takes it, (E,)."""
+    return np.array([wish.emotion.get(name, 0) for name in EMOTIONS], dtype=np.float32)
+
+
+def evidence(model: Composer, piece: Piece) -> npt.NDArray[np.float64]:
+    """How much a piece speaks for each emotion (E,): log p(piece | emotion) less its mean over the emotions, in nats.
+
+    The model hears it in stretches of its context, without a plan. It is the model's own opinion, and no other's.
+    """
+    notes = np.concatenate([np.array([NO_NOTE], dtype=np.uint8), encode(piece)])
+    left_s = (piece.end_ms - np.append(0, SHIFT_MS[notes[1:, COLUMN.shift]]).cumsum()) / 1000
+    likelihood = torch.zeros(len(EMOTIONS), dtype=torch.float64)
+    unknown = torch.full((len(EMOTIONS), len(ENTRIES)), torch.nan)
+    for at in range(0, len(notes) - 1, model.settings.context_notes):
+        stretch = slice(at, at + model.settings.context_notes + 1)
+        heard = torch.from_numpy(notes[stretch]).expand(len(EMOTIONS), -1, -1)
+        remaining_s = torch.from_numpy(left_s[stretch][: heard.shape[1] - 1]).float().expand(len(EMOTIONS), -1)
+        given = (heard, torch.eye(len(EMOTIONS)), unknown, remaining_s)
+        nats, _ = model.nats(*(tensor.to(model.device) for tensor in given))
+        likelihood -= nats.view(len(EMOTIONS), -1).sum(1).double().cpu()
+    return (likelihood - likelihood.mean()).numpy()
+
+
+def compose(
+    model: Composer,
+    plans: PlanTable,
+    wishes: Sequence[Wish],
+    sample: SampleSettings,
+    opening: Tokens | None,
+    tell: Callable[[float], None],
+) -> list[Piece]:  # six, as generate
+    """One piece for each wish."""
     drafts = Drafts(wishes, plans, np.zeros((0, 4), dtype=np.uint8) if opening is None else opening)
     guided = sample.guidance != 1
     cache = Cache(model, len(drafts) * (2 if guided else 1))

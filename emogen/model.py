@@ -189,8 +189,8 @@ class Composer(nn.Module):
         """h (..., D) after the ids (...) drawn of one family, for the heads that follow."""
         return h + self.seen[family](drawn.int())
 
-    def loss(self, notes: Tensor, emotion: Tensor, plan: Tensor, remaining_s: Tensor) -> Tensor:
-        """Summed nats of each family (4,) for predicting notes[:, 1:] of (B, T + 1, 4), given the conditions."""
+    def nats(self, notes: Tensor, emotion: Tensor, plan: Tensor, remaining_s: Tensor) -> tuple[Tensor, Tensor]:
+        """Nats (N, 4) by family of each target of notes[:, 1:] of (B, T + 1, 4), and which (B, T) those N are."""
         h = self(notes[:, :-1], self.condition(emotion, plan, remaining_s))
         target = notes[:, 1:].long()
         real = target[..., COLUMN.shift] != NO_NOTE[COLUMN.shift]
@@ -200,8 +200,12 @@ class Composer(nn.Module):
             if family:
                 h = self.see(family - 1, h, target[:, family - 1])
             logits = self.head(family, h).float()
-            nats.append(F.cross_entropy(logits, target[:, family], ignore_index=nothing, reduction="sum"))
-        return torch.stack(nats)
+            nats.append(F.cross_entropy(logits, target[:, family], ignore_index=nothing, reduction="none"))
+        return torch.stack(nats, dim=-1), real
+
+    def loss(self, notes: Tensor, emotion: Tensor, plan: Tensor, remaining_s: Tensor) -> Tensor:
+        """Summed nats of each family (4,) for predicting notes[:, 1:] of (B, T + 1, 4), given the conditions."""
+        return self.nats(notes, emotion, plan, remaining_s)[0].sum(0)
 
 
 def scaled_norm(x: Tensor, gain: Tensor) -> Tensor:

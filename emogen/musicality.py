@@ -19,6 +19,12 @@ Floats = npt.NDArray[np.float64]
 
 MAJOR = np.array([6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88])
 MINOR = np.array([6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17])
+SCALE = np.array([1, 0, 1, 0, 1, 1, 0, 1, 0, 1, 0, 1])
+"""The pitch classes of C major."""
+CHORD_MS = 40
+"""Onsets so near to the one before belong to its chord."""
+REPEATED = 6
+"""Notes of a run in ``repetition``."""
 TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 
 
@@ -63,14 +69,29 @@ class Measures:
     """Mean number of notes sounding at once while any does."""
     longest_silence_s: float
     """Longest time without a sounding note, from the beginning to the last release."""
+    pitch_classes: int
+    """Different pitch classes, 0..12."""
+    pitch_class_entropy: float
+    """Of the pitch classes weighted by duration, in bits: 0 for one, log2 12 = 3.58 for all alike."""
+    scale_consistency: float
+    """Largest share of the notes that one major scale holds (0..1)."""
+    ioi_variation: float
+    """SD over mean of the times between onsets (of chords, not of their notes); 0 for an even pulse."""
+    repetition: float
+    """Share of the runs of REPEATED notes whose intervals were heard in the piece before."""
 
 
 def measure(piece: Piece) -> Measures:
     """The measures of a piece; all zero for a piece without notes."""
     if not len(piece):
-        return Measures(0.0, 0, 0.0, "", 0.0, 0.0, 0, 0.0, 0.0)
+        return Measures(0.0, 0, 0.0, "", 0.0, 0.0, 0, 0.0, 0.0, 0, 0.0, 0.0, 0.0, 0.0)
     length_s = piece.end_ms / 1000
-    best = int(key_fit(np.bincount(piece.pitch % 12, piece.duration_ms, 12)).argmax())
+    classes = np.bincount(piece.pitch % 12, piece.duration_ms, 12)
+    best = int(key_fit(classes).argmax())
+    share = classes[classes > 0] / classes.sum()
+    struck = np.bincount(piece.pitch % 12, minlength=12)
+    gaps_ms = np.diff(np.unique(piece.onset_ms))
+    gaps_ms = gaps_ms[gaps_ms > CHORD_MS]
     silence_ms = silences_ms(piece)
     sounding_ms = piece.end_ms - silence_ms.sum()
     return Measures(
@@ -83,7 +104,21 @@ def measure(piece: Piece) -> Measures:
         pitch_range=int(np.ptp(piece.pitch)),
         polyphony=float(piece.duration_ms.sum() / sounding_ms),
         longest_silence_s=float(silence_ms.max()) / 1000,
+        pitch_classes=int((classes > 0).sum()),
+        pitch_class_entropy=float(-(share * np.log2(share)).sum()),
+        scale_consistency=float(max(np.roll(SCALE, tonic) @ struck for tonic in range(12)) / len(piece)),
+        ioi_variation=float(gaps_ms.std() / gaps_ms.mean()) if len(gaps_ms) else 0.0,
+        repetition=repetition(piece),
     )
+
+
+def repetition(piece: Piece) -> float:
+    """Share of the runs of REPEATED notes whose intervals were heard in the piece before; 0 for a shorter piece."""
+    intervals = np.diff(piece.pitch)
+    if len(intervals) < REPEATED - 1:
+        return 0.0
+    runs = np.lib.stride_tricks.sliding_window_view(intervals, REPEATED - 1)
+    return 1 - len(np.unique(runs, axis=0)) / len(runs)
 
 
 def silences_ms(piece: Piece) -> npt.NDArray[np.int64]:

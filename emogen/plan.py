@@ -74,13 +74,13 @@ class PlanTable(BaseModel):
         return scaled.astype(np.float32)
 
     @classmethod
-    def of(cls, plans: Plans, emotion: npt.NDArray[np.integer], seed: int) -> PlanTable:
-        """The table of plans (N, P) of clips of some emotion (N,), -1 for none.
+    def of(cls, plans: Plans, emotion: npt.NDArray[np.integer], seed: int, scale: PlanTable | None = None) -> PlanTable:
+        """The table of plans (N, P) of clips of some emotion (N,), -1 for none; standardised as in ``scale`` if given.
 
         Up to PLANS_KEPT of each emotion are kept; where no clip is labelled, each emotion gets some of all.
         """
         mean, sd = plans.mean(0, dtype=np.float64), plans.std(0, dtype=np.float64)  # float32 sums of many plans drift
-        scale = cls(
+        scale = scale or cls(
             entries=ENTRIES,
             mean=tuple(mean.round(6).tolist()),
             sd=tuple(np.where(sd > 1e-6, sd, 1).round(6).tolist()),  # an entry that never varies

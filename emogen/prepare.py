@@ -30,7 +30,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from emogen import __version__, tokens
-from emogen.corpus import FORMAT, Manifest, open_corpus
+from emogen.copies import Melodies
+from emogen.corpus import FORMAT, SPLITS, Manifest, open_corpus
 from emogen.errors import EmogenError, UnusableFile, UsageError
 from emogen.files import remove, whole, write_text
 from emogen.midi import read_piece
@@ -81,9 +82,10 @@ def prepare(
     found = find(source, unlabelled)
     if data.split == "official":
         found = official_only(found, source)
+    other = open_corpus(data_home, data.apart_from) if data.apart_from else None
     stem = source.resolve().stem if source.is_file() else source.resolve().name
     name = name or re.sub(r"[^\w.-]+", "-", stem).lstrip(".-") or "corpus"
-    key = _key(found, data)
+    key = _key(found, data, other.manifest.fingerprint if other else "")
     directory = data_home / f"{name}-{key[:8]}"
     with _sole_writer(data_home):
         manifest = None if force else _same_again(directory, key)
@@ -91,7 +93,11 @@ def prepare(
         if manifest is None:
             with whole(directory) as draft:
                 draft.mkdir()
-                music = _read_into(draft / "notes.bin", found, data, progress or (lambda done, total: None))
+                held_out = Melodies.held_out(other) if other else None
+                encode = partial(_encode_files, found.root, found.in_zip, data.any_instrument, held_out)
+                music = _read_into(
+                    draft / "notes.bin", found, _encode_all(encode, found, data.workers), progress or (lambda *_: None)
+                )
                 if not music.clips:
                     raise EmogenError(f"no usable music in {source}", _reasons(music.left_out))
                 manifest = _describe(draft, music, found, data, (name, str(source), key))
@@ -101,10 +107,10 @@ def prepare(
     return Report(directory, manifest, already_there, time.monotonic() - began)
 
 
-def _key(found: Source, data: DataSettings) -> str:
+def _key(found: Source, data: DataSettings, apart_from: str) -> str:
     """Sixteen hex digits that change with the files, what their source says of them, the settings or the format."""
     digest = hashlib.sha256()
-    settings = data.model_dump(mode="json", exclude={"workers"})
+    settings = data.model_dump(mode="json", exclude={"workers", "apart_from"}) | {"apart_from": apart_from}
     for part in (FORMAT, tokens.fingerprint(), settings, found.left_out, found.remarks, sorted(found.official.items())):
         digest.update(repr(part).encode())
     for file in found.files:
@@ -152,34 +158,38 @@ class Encoded(NamedTuple):
     seconds: float = 0.0
     velocity: float = 0.0
     """Mean of its notes, 1..127."""
+    apart: str = ""
+    """The held-out song of another corpus that it shares a melody with."""
 
 
-def _encode(data: bytes, any_instrument: bool) -> Encoded:
+def _encode(data: bytes, any_instrument: bool, held_out: Melodies | None) -> Encoded:
     notes = tokens.encode(read_piece(data, any_instrument))
     seconds = int(tokens.releases_ms(notes).max()) / 1000
-    return Encoded("", notes.tobytes(), seconds, float(VELOCITY[notes[:, COLUMN.velocity]].mean()))
+    velocity = float(VELOCITY[notes[:, COLUMN.velocity]].mean())
+    return Encoded("", notes.tobytes(), seconds, velocity, held_out.find(notes) if held_out else "")
 
 
-def _encode_files(root: Path, in_zip: bool, any_instrument: bool, names: list[str]) -> list[Encoded]:
+def _encode_files(
+    root: Path, in_zip: bool, any_instrument: bool, held_out: Melodies | None, names: list[str]
+) -> list[Encoded]:
     """Some files of a source; what one process does at a time."""
     results = []
     with opened(root, in_zip) as read:
         for name in names:
             try:
-                results.append(_encode(read(name), any_instrument))
+                results.append(_encode(read(name), any_instrument, held_out))
             except UnusableFile as error:
                 results.append(Encoded(str(error)))
     return results
 
 
-def _encode_all(found: Source, data: DataSettings) -> Generator[Encoded]:
-    """Every file of a source, in its order, whatever the number of workers."""
+def _encode_all(encode: Callable[[list[str]], list[Encoded]], found: Source, workers: int) -> Generator[Encoded]:
+    """Every file of a source, in its order, whatever the number of workers (0: one a core)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = data.workers or cores
+    workers = workers or cores
     names = [file.name for file in found.files]
     size = min(max(CHUNK_FILES, len(names) // (workers * 32)), 1024)  # a chunk opens the archive anew
     chunks = [names[at : at + size] for at in range(0, len(names), size)]
-    encode = partial(_encode_files, found.root, found.in_zip, data.any_instrument)
     workers = min(workers, len(chunks))
     if workers == 1:
         for chunk in chunks:
@@ -222,14 +232,16 @@ class _Music:
     left_out: list[tuple[str, str]] = field(default_factory=list)
     same: list[tuple[str, str]] = field(default_factory=list)
     """Pairs of songs that share music."""
+    apart: dict[str, str] = field(default_factory=dict)
+    """Songs that are kept out of training, and the held-out song of another corpus that each shares a melody with."""
     digest: Any = field(default_factory=hashlib.sha256)
 
 
-def _read_into(path: Path, found: Source, data: DataSettings, progress: Callable[[int, int], None]) -> _Music:
+def _read_into(path: Path, found: Source, encoded: Generator[Encoded], progress: Callable[[int, int], None]) -> _Music:
     """Write the tokens of a source's files one after the other; only a few numbers of each stay in memory."""
     music = _Music(left_out=list(found.left_out))
     first_of: dict[bytes, Found] = {}
-    with path.open("wb") as file, contextlib.closing(_encode_all(found, data)) as results:
+    with path.open("wb") as file, contextlib.closing(encoded) as results:
         for number, (clip, result) in enumerate(zip(found.files, results, strict=True), 1):
             progress(number, len(found.files))
             if result.problem:
@@ -246,6 +258,8 @@ def _read_into(path: Path, found: Source, data: DataSettings, progress: Callable
             music.notes.append(len(result.tokens) // len(tokens.FAMILIES))
             music.seconds.append(result.seconds)
             music.velocity.append(result.velocity)
+            if result.apart:
+                music.apart.setdefault(clip.song, result.apart)
     return music
 
 
@@ -255,11 +269,18 @@ def _describe(draft: Path, music: _Music, found: Source, data: DataSettings, who
     number = {name: index for index, name in enumerate(names)}
     song = np.array([number[clip.song] for clip in music.clips], dtype=np.int32)
     labels = [clip.label for clip in music.clips]
+    group = group_songs(names, music.same)
     if data.split == "official":
         split = split_officially(music.clips, found)
     else:
         stratum = np.unique(labels, return_inverse=True)[1]
-        split = split_songs(song, group_songs(names, music.same), stratum, data.split_seed)
+        split = split_songs(song, group, stratum, data.split_seed)
+    apart = np.array([number[name] for name in music.apart], dtype=np.int64)
+    split[np.isin(group[song], group[apart])] = SPLITS.index("test")
+    remarks = [
+        (name, f"shares a melody with {twin} of {data.apart_from}: kept out of training")
+        for name, twin in music.apart.items()
+    ]
     notes, seconds = np.array(music.notes), np.array(music.seconds)
     emotion, thresholds = name_emotions(labels, split, notes / seconds, np.array(music.velocity))
     start = np.concatenate([[0], np.cumsum(notes)]).astype(np.int64)
@@ -288,7 +309,7 @@ def _describe(draft: Path, music: _Music, found: Source, data: DataSettings, who
         counts=count(emotion, split, song, notes, seconds),
         songs=[_shown(one) for one in names],
         left_out=sorted((_shown(path), reason) for path, reason in music.left_out),
-        remarks=[(_shown(path), remark) for path, remark in found.remarks],
+        remarks=[(_shown(path), remark) for path, remark in (*found.remarks, *remarks)],
     )
     (draft / "manifest.json").write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
     return manifest

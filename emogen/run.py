@@ -34,6 +34,10 @@ FREE_ON_RESUME = frozenset(
 """What a run may change when it goes on; every other option of model and train would make it another training."""
 
 
+FREE_ON_INIT = frozenset({"model.context_notes"})
+"""What of a checkpoint's model may be changed by who begins from it: what is no weight. (Dropout never is its own.)"""
+
+
 class Run:
     """The folder of one training, held by one process at a time (use it in a ``with``)."""
 
@@ -81,28 +85,11 @@ class Run:
             UsageError: a flag that would make it another training.
             EmogenError: another version of emogen began the run, with options that this one does not have.
         """
-        tree = loaded.settings.model_dump(mode="json")
-        clashes = []
-        for section, options in {"model": begun.model.model_dump(mode="json"), "train": begun.train}.items():
-            for name, value in options.items():
-                option = f"{section}.{name}"
-                if not loaded.origin.get(option, "").startswith("flag"):
-                    tree[section][name] = value
-                elif tree[section][name] != value and option not in FREE_ON_RESUME:
-                    clashes.append(f"{flag(option)} {value} (not {tree[section][name]})")
-        if clashes:
-            raise UsageError(
-                f"run '{self.name}' was begun with {', '.join(clashes)}",
-                "leave the flag out to go on, begin another run with --name, or start this one anew with --fresh",
-            )
-        try:
-            return Settings.model_validate(tree)
-        except ValidationError as error:
-            where = ".".join(map(str, error.errors()[0]["loc"]))
-            raise EmogenError(
-                f"run '{self.name}' was begun with a {where} that this emogen does not know",
-                "use the emogen that began it, begin another run with --name, or start this one anew with --fresh",
-            ) from None
+        kept = {"model": begun.model.model_dump(mode="json"), "train": begun.train}
+        return _kept(
+            loaded, kept, FREE_ON_RESUME, f"run '{self.name}' was begun with",
+            "leave the flag out to go on, begin another run with --name, or start this one anew with --fresh",
+        )  # fmt: skip
 
     def begin(self, settings: Settings) -> None:
         """Write down the settings of the run, for people; to go on, the checkpoint's own count."""
@@ -123,6 +110,39 @@ class Run:
             log.write(json.dumps({**facts, "time": datetime.now(UTC).isoformat(timespec="seconds")}) + "\n")
             log.flush()
             os.fsync(log.fileno())
+
+
+def begun_from(init: Meta, name: str, loaded: Loaded) -> Settings:
+    """The settings of a training that begins with the weights of the checkpoint ``name``: its model, and all else new.
+
+    Raises:
+        UsageError: a flag that wants another model.
+    """
+    shape = init.model.model_dump(mode="json", exclude={"dropout"})
+    hint = "leave the flag out, or leave out --init to begin from nothing"
+    return _kept(loaded, {"model": shape}, FREE_ON_INIT, f"checkpoint '{name}' has", hint)
+
+
+def _kept(
+    loaded: Loaded, kept: Mapping[str, Mapping[str, Any]], free: frozenset[str], whose: str, hint: str
+) -> Settings:
+    """The loaded settings with some options, by section, as they were; flags may change those that are ``free``."""
+    tree = loaded.settings.model_dump(mode="json")
+    clashes = []
+    for section, options in kept.items():
+        for name, value in options.items():
+            option = f"{section}.{name}"
+            if not loaded.origin.get(option, "").startswith("flag"):
+                tree[section][name] = value
+            elif tree[section][name] != value and option not in free:
+                clashes.append(f"{flag(option)} {value} (not {tree[section][name]})")
+    if clashes:
+        raise UsageError(f"{whose} {', '.join(clashes)}", hint)
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise EmogenError(f"{whose} a {where} that this emogen does not know", hint) from None
 
 
 @contextmanager

@@ -67,6 +67,9 @@ class DataSettings(Section):
     split_seed: Seed = 0
     """Seed of the split by song."""
 
+    apart_from: str = ""
+    """A prepared corpus: songs that share a melody with its valid or test songs are kept out of training."""
+
     any_instrument: bool = False
     """Take files without a piano program too, all their pitched instruments merged."""
 
@@ -196,6 +199,9 @@ class SampleSettings(Section):
 
     guidance: float = Field(default=1.0, ge=0, le=10)
     """How strongly the emotion and plan are followed: 1 as learnt, above 1 exaggerated (twice the work)."""
+
+    best_of: int = Field(default=1, ge=1, le=64)
+    """Compose so many candidates and keep the one in which the model itself finds the emotion clearest."""
 
     device: Device = "cpu"
     """Where to compute; one piece at a time is fastest on the CPU."""

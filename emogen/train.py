@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -21,8 +20,10 @@ from emogen.corpus import SPLITS, Corpus
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
 from emogen.model import NO_NOTE, Composer
+from emogen.progress import Progress, advise
 from emogen.run import Run, stop_requested
 from emogen.settings import Settings, TrainSettings
+from emogen.team import Team
 
 SAVE_SHARE = 0.05
 """Largest share of the time that may go into saving ``last``."""
@@ -41,43 +42,31 @@ class Watch(Protocol):
         """Something a person should know."""
 
 
-@dataclass
-class Progress:
-    """Where a training stands; with the weights and the optimizer it is all there is to resume from."""
-
-    epoch: int = 0
-    """Epochs completed."""
-    batch: int = 0
-    """Batches done of the epoch that is under way."""
-    step: int = 0
-    """Optimizer steps taken."""
-    nats: float = 0.0
-    """Summed over the notes of the epoch so far."""
-    notes: int = 0
-    seconds: float = 0.0
-    """Spent on the epoch so far."""
-    history: list[EpochLoss] = field(default_factory=list)
-
-    def count(self, nats: float, notes: int, seconds: float) -> None:
-        """Count a step."""
-        self.batch, self.step = self.batch + 1, self.step + 1
-        self.nats, self.notes, self.seconds = self.nats + nats, self.notes + notes, self.seconds + seconds
-
-
 class Trainer:
     """A model, its optimizer and where they stand."""
 
-    def __init__(self, corpus: Corpus, settings: Settings, run: Run) -> None:
+    def __init__(
+        self, corpus: Corpus, settings: Settings, run: Run, init: Path | None = None, team: Team | None = None
+    ) -> None:
+        """``init`` is a checkpoint of the same shape to begin from: its weights, and the scale of its plans."""
         s = settings.train
-        self.settings, self.corpus, self.run = settings, corpus, run
+        self.settings, self.corpus, self.run, self.team = settings, corpus, run, team or Team()
         self.device = pick_device(s.device)
         self.bf16 = s.precision == "bf16" or (s.precision == "auto" and faster_in_bf16(self.device))
         torch.set_num_threads(s.threads or default_threads())
         torch.manual_seed(s.seed)
-        self.model = Composer(settings.model).to(self.device)
+        self.model = Composer(settings.model)
+        self.init, scale = "", None
+        self.ancestors: tuple[DatasetFacts, ...] = ()
+        if init:
+            begun = checkpoint.read_meta(init)
+            self.init, self.ancestors = checkpoint.label(init, begun), (*begun.ancestors, begun.dataset)
+            scale = checkpoint.plans_of(init, begun)
+            checkpoint.load_into(self.model, init)
+        self.model.to(self.device)
         self.optimizer = make_optimizer(self.model, s)
         self.progress = Progress()
-        self.plans = plan_table(corpus, settings.model.context_notes, s.seed)
+        self.plans = plan_table(corpus, settings.model.context_notes, s.seed, scale)
         if not len(corpus.clips("valid")):
             hint = "prepare one of three songs or more: emogen prepare FOLDER"
             raise EmogenError("the prepared corpus has no validation clips", hint)
@@ -97,17 +86,18 @@ class Trainer:
         with stop_requested() as stop:
             while p.epoch < s.epochs and not self.out_of_patience():
                 batches = len(self.train.epoch(p.epoch))
-                while p.batch < batches and not stop.is_set():
+                while not (stopped := self.team.any(stop.is_set())) and p.batch < batches:
                     began = time.perf_counter()
                     self.set_learning_rate((p.epoch + p.batch / batches) / s.epochs)
-                    torch.manual_seed(s.seed << 32 | p.step)  # dropout depends on the step alone, so resuming is exact
+                    # dropout depends on the process and the step alone, so resuming is exact
+                    torch.manual_seed(s.seed << 32 | self.team.rank << 24 | p.step)
                     nats, notes = self.step(self.train.batch(p.epoch, p.batch), watch)
                     p.count(nats, notes, time.perf_counter() - began)
                     left_s = p.seconds * ((s.epochs - p.epoch) * batches / p.batch - 1)
                     watch.step(p.epoch + 1, p.batch, batches, p.nats / p.notes, p.notes / p.seconds, left_s)
                     if self.save_is_due():
                         self.save_last()
-                if stop.is_set():
+                if stopped:
                     self.save_last()
                     return False
                 watch.epoch(self.finish_epoch())
@@ -132,6 +122,8 @@ class Trainer:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             watch.say(f"out of memory: each batch is now computed in {self.parts} parts (--accumulate {self.parts})")
+        self.team.sum_gradients(self.model.parameters())
+        nats = self.team.sum(torch.tensor(nats, dtype=torch.float64)).item()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.train.grad_clip)
         self.check_finite(nats, norm.item())
         self.optimizer.step()
@@ -139,10 +131,10 @@ class Trainer:
         return nats, notes
 
     def gradients(self, batch: Batch) -> tuple[float, int]:
-        """Adds up the gradient of the mean nats per note, part by part; returns the summed nats and the notes."""
+        """Adds up our share of the gradient of the mean nats per note; returns our summed nats, and all notes."""
         self.model.train()
         notes, total = count_notes(batch), 0.0
-        for by_family in self.nats(batch):
+        for by_family in self.nats(self.team.share(batch)):
             nats = by_family.sum()
             (nats / notes).backward()  # type: ignore[no-untyped-call]
             total += nats.item()
@@ -152,17 +144,20 @@ class Trainer:
     def evaluate(self) -> dict[str, float]:
         """Nats per note of the valid split, by family, with the emotion and the time known and the plan hidden."""
         self.model.eval()
-        total, notes = torch.zeros(4, dtype=torch.float64), 0
-        for i in range(len(self.valid.epoch(0))):
+        sums = torch.zeros(5, dtype=torch.float64)  # nats by family, and notes
+        for i in range(self.team.rank, len(self.valid.epoch(0)), self.team.size):
             batch = self.valid.batch(0, i)
-            notes += count_notes(batch)
+            sums[4] += count_notes(batch)
             for by_family in self.nats(batch):
-                total += by_family.cpu()
-        return dict(zip(tokens.FAMILIES, (total / notes).tolist(), strict=True))
+                sums[:4] += by_family.cpu()
+        sums = self.team.sum(sums)
+        return dict(zip(tokens.FAMILIES, (sums[:4] / sums[4]).tolist(), strict=True))
 
     def nats(self, batch: Batch) -> Iterator[Tensor]:
         """Summed nats of each family (4,) of one part of a batch after the other."""
         for part in zip(*(tensor.chunk(self.parts) for tensor in batch), strict=True):
+            if not len(part[0]):  # more processes than windows
+                continue
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 by_family = self.model.loss(*(tensor.to(self.device) for tensor in part))
             yield by_family  # outside: what is done with it is no part of the forward pass
@@ -193,7 +188,8 @@ class Trainer:
         )
         p.history.append(loss)
         p.epoch, p.batch, p.nats, p.notes, p.seconds = p.epoch + 1, 0, 0.0, 0, 0.0
-        self.run.record({**loss.model_dump(), "step": p.step})
+        if self.team.leads:
+            self.run.record({**loss.model_dump(), "step": p.step})
         if valid in sorted(each.valid for each in p.history)[: s.keep_best]:
             self.save("best", s.keep_best)
         if p.epoch % s.checkpoint_every == 0 or p.epoch == s.epochs:
@@ -220,6 +216,8 @@ class Trainer:
 
     def save(self, kind: str, keep: int) -> None:
         """Write a checkpoint of the run, and remove all but ``keep`` of its kind."""
+        if not self.team.leads:
+            return
         p, manifest, folder = self.progress, self.corpus.manifest, self.run.checkpoints
         clips = {split: len(self.corpus.clips(split)) for split in SPLITS}
         meta = Meta(
@@ -238,6 +236,8 @@ class Trainer:
             emotions=EMOTIONS,
             dataset=DatasetFacts(name=manifest.name, fingerprint=manifest.fingerprint, clips=clips),
             plan=self.plans.model_dump(mode="json"),
+            init=self.init,
+            ancestors=self.ancestors,
         )
         place = {name: value for name, value in vars(p).items() if name != "history"}  # that is in the meta
         trainer = {"optimizer": self.optimizer.state_dict(), "progress": place}
@@ -257,35 +257,15 @@ class Trainer:
                 f"{path.name} was trained on other data ({meta.dataset.name}) than this ({self.corpus.manifest.name})",
                 "choose the data with --data, or begin another run with --name",
             )
-        checkpoint.plans_of(path, meta)  # refuses other tokens
-        state, weights = checkpoint.load_trainer(path), checkpoint.load_weights(path)
+        self.init, self.ancestors = meta.init, meta.ancestors
+        self.plans = self.train.plans = self.valid.plans = checkpoint.plans_of(path, meta)
+        state = checkpoint.load_trainer(path)
+        checkpoint.load_into(self.model, path)
         try:
-            self.model.load_state_dict(weights)
             self.optimizer.load_state_dict(state["optimizer"])
             self.progress = Progress(**state["progress"], history=list(meta.history))
         except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
             raise EmogenError(f"{path} does not fit together: {error}", checkpoint.TAKE_ANOTHER) from None
-
-
-def advise(history: list[EpochLoss]) -> str:
-    """What the losses so far tell a person, in the epoch in which it becomes true; mostly nothing."""
-    if len(history) < 4:
-        return ""
-    now, best = history[-1], min(history, key=lambda loss: loss.valid)
-    if stalled(history) and not stalled(history[:-1]):
-        return "the train loss has not fallen for 3 epochs: --fresh with a lower --learning-rate may help, or stop here"
-    if now.epoch - best.epoch == 3 and not stalled(history):
-        return (
-            f"valid loss has not fallen since epoch {best.epoch} while train loss falls: the model learns by heart; "
-            "'best' is kept, --patience 5 stops by itself, and --fresh with more --dropout or a smaller --size may help"
-        )
-    return ""
-
-
-def stalled(history: list[EpochLoss]) -> bool:
-    """Whether the train loss has not fallen in the last 3 epochs, and the valid loss has nothing to show for it."""
-    falls = len(history) < 4 or history[-4].train - history[-1].train >= 0.01
-    return not falls and history[-1].valid > min(loss.valid for loss in history)
 
 
 def make_optimizer(model: Composer, s: TrainSettings) -> torch.optim.AdamW:

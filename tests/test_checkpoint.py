@@ -23,6 +23,7 @@ from emogen import checkpoint, tokens
 from emogen.checkpoint import (
     META,
     TRAINER,
+    VOICE,
     WEIGHTS,
     EpochLoss,
     Meta,
@@ -289,6 +290,7 @@ def test_the_run_trained_last_comes_first(tmp_path: Path) -> None:
         ("old/epoch_001", "old/checkpoints/epoch_001"),
         ("last_epoch_000_step_00000003", "new/checkpoints/last_epoch_000_step_00000003"),
         ("runs/old/checkpoints/epoch_002", "old/checkpoints/epoch_002"),
+        ("", "old/checkpoints/best_epoch_001_loss_8.0000"),  # the newest run has no epoch complete
     ],
 )
 def test_a_name_or_path_finds_its_checkpoint(
@@ -323,7 +325,6 @@ def test_an_exported_file_is_a_checkpoint_and_best_is_never_a_file(
             "did you mean 'epoch_001'? there are best, last, best_",
         ),
         ("old/", "no checkpoint '' in run 'old'", "there are best, last, best_"),
-        ("", "no checkpoint '' in run 'new'", "there are last"),
         ("gone/mine.safetensors", "there is no file gone/mine.safetensors", "ckpt export"),
     ],
 )
@@ -337,7 +338,11 @@ def test_what_cannot_be_found_is_told_with_what_there_is(said: str, message: str
 def test_without_any_run_the_command_that_makes_one_is_told(tmp_path: Path) -> None:
     with pytest.raises(EmogenError, match="no trained run in") as caught:
         resolve("best", tmp_path)
-    assert caught.value.hint == "train one: emogen train"
+    assert caught.value.hint == "train one: emogen train; the bundled voice is called default"
+
+
+def test_the_bundled_voice_is_meant_by_default_and_where_nothing_is_trained(tmp_path: Path) -> None:
+    assert resolve("default", runs(tmp_path)) == resolve("", tmp_path / "none") == VOICE
 
 
 # ---- damaged and hostile files

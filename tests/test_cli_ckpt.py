@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from safetensors.torch import save_file
 
 import emogen
 from emogen.checkpoint import META, WEIGHTS, Meta, all_in, found, load_weights, read_meta
@@ -206,6 +207,30 @@ def test_export_replaces_a_file_only_when_it_is_told_to(ckpt: Run) -> None:
     assert file.read_text() == "mine"
     assert ckpt("export", "last", "mine", "--force")[0] == 0
     assert read_meta(file).epoch == 3
+
+
+def test_an_export_in_half_precision_is_half_the_size_and_nearly_the_same(ckpt: Run) -> None:
+    for arguments in (("best", "whole"), ("best", "half", "--half")):
+        assert ckpt("export", *arguments)[0] == 0
+    whole, half = Path("whole.safetensors"), Path("half.safetensors")
+    header = whole.stat().st_size - 4 * read_meta(whole).parameters
+    assert half.stat().st_size - header < 0.51 * (whole.stat().st_size - header)
+    assert read_meta(half) == read_meta(whole)
+    weights = load_weights(half)
+    for name, weight in load_weights(whole).items():
+        assert weights[name].dtype == weight.dtype
+        assert (weights[name] - weight).abs().max() <= 1e-3 * weight.abs().max()
+    assert any((weights[name] != weight).any() for name, weight in load_weights(whole).items())
+
+
+def test_weights_beyond_half_precision_are_not_exported_in_it(ckpt: Run) -> None:
+    path = found(CHECKPOINTS, "best")[0]
+    weights = load_weights(path)
+    next(iter(weights.values()))[0] = 1e6
+    text = read_meta(path).model_dump_json()
+    save_file(weights, path / WEIGHTS, metadata={"emogen": text})
+    code, _, err = ckpt("export", "best", "half", "--half")
+    assert (code, "beyond half precision" in err, Path("half.safetensors").exists()) == (1, True, False)
 
 
 def test_nothing_damaged_is_exported(ckpt: Run) -> None:

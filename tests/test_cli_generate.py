@@ -20,7 +20,6 @@ from safetensors.torch import load_file, save_file
 import emogen
 from emogen import __version__, checkpoint, compute
 from emogen import generate as generation
-from emogen.cli import generate as command
 from emogen.emotion import EMOTIONS
 from emogen.generate import Wish
 from emogen.midi import midi_bytes, read_piece, read_text
@@ -146,6 +145,7 @@ def test_what_made_a_file_is_written_into_it_and_shown(runs: Path, run: Run) -> 
         "top_p": 0.8,
         "top_k": 0,
         "guidance": 1.0,
+        "best_of": 1,
     }
     assert json.loads(read_text(Path("x.mid"))) == manifest
     assert json.loads(run("show", "x.mid", "--json")[1])["made_by"] == manifest
@@ -191,7 +191,7 @@ def test_flags_and_settings_reach_the_wishes_and_the_drawing(
     pins = {"mode": 0.2, "density": math.log(3), "velocity": 70.0, "pitch": 61.0}
     ((wishes, sample),) = asked
     assert wishes == [Wish({"calm": 1.0}, 60.0, seed, pins) for seed in (5, 6)]
-    drawing = {"temperature": 0.9, "top_p": 0.7, "top_k": 9, "guidance": 2.0}
+    drawing = {"temperature": 0.9, "top_p": 0.7, "top_k": 9, "guidance": 2.0, "best_of": 1}
     assert sample == drawing | {"device": "cpu", "threads": 1}
     manifest = json.loads(read_text(Path("calm_60s_seed5.mid")))
     assert {name: manifest[name] for name in drawing} == drawing
@@ -212,7 +212,7 @@ def test_many_pieces_are_composed_some_at_a_time_and_written_as_they_come(
     runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = wishes_of(monkeypatch)
-    monkeypatch.setattr(command, "AT_ONCE", 2)
+    monkeypatch.setattr(generation, "AT_ONCE", 2)
     written_before: list[int] = []
     listen = generation.generate
 
@@ -321,7 +321,7 @@ def test_what_is_refused_before_composing_never_waits_for_torch(trained: Path, t
 
 
 def test_without_a_checkpoint_the_command_that_makes_one_is_told(run: Run) -> None:
-    code, out, err = run(*FIVE_S)
+    code, out, err = run(*FIVE_S, "--checkpoint", "best")
     assert (code, out) == (1, "")
     assert "no trained run in runs" in err
     assert "emogen train" in err

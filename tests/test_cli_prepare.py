@@ -92,6 +92,28 @@ def test_files_without_labels_are_taken_when_asked_for(run: Run, tmp_path: Path)
     assert open_corpus(tmp_path / "home" / "data").emotion.tolist() == [-1, -1, -1]
 
 
+def test_songs_of_another_corpus_are_kept_apart_when_asked_for(run: Run, tmp_path: Path) -> None:
+    for number in range(10):
+        for folder in ("mine/sad", "more"):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / f"{number}.mid").write_bytes(tune(number, notes=60))
+    run(tmp_path / "mine")
+    mine = open_corpus(tmp_path / "home" / "data")
+    held_out = sorted(Path(name).stem for name, split in zip(mine.clip_names, mine.split, strict=True) if split > 0)
+    code, out, err = run(tmp_path / "more", "--emotion", "none", "--apart-from", "mine", "--json")
+    facts = json.loads(out)
+    assert code == 0
+    assert facts["settings"]["apart_from"] == "mine"
+    reason = "shares a melody with {} of mine: kept out of training"
+    assert facts["remarks"] == [[song, reason.format(song)] for song in held_out]
+    assert held_out
+    assert "reading files" in err
+    code, out, err = run(tmp_path / "more", "--emotion", "none", "--apart-from", "mine")
+    assert (code, out) == (0, "")
+    remarked = [line for line in err.splitlines() if line.startswith("remarked: ")]
+    assert remarked == [f"remarked: {song}: {reason.format(song)}" for song in held_out]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -101,11 +123,14 @@ def test_files_without_labels_are_taken_when_asked_for(run: Run, tmp_path: Path)
         (("here", "--name", "a/b"), 2, "cannot be a corpus name"),
         (("here", "--split", "random"), 2, "split"),
         (("nowhere",), 1, "no such file or folder: nowhere"),
+        (("../plain", "--emotion", "none", "--apart-from", "nothing"), 1, "no prepared corpus 'nothing'"),
     ],
 )
 def test_what_cannot_be_meant_or_done_is_told_with_a_hint(
-    run: Run, arguments: tuple[str, ...], code: int, message: str
+    run: Run, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "0.mid").write_bytes(tune())
     got, out, err = run(*arguments)
     assert (got, out) == (code, "")
     assert err.startswith("error: ")

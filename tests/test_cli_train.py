@@ -608,3 +608,42 @@ def test_a_run_that_is_killed_again_and_again_comes_to_the_same_end(
     assert history[0] == history[1]
     lines = {json.loads(line)["epoch"] for line in (folder.parent / "log.jsonl").read_text().splitlines()}
     assert lines == set(range(1, 9))
+
+
+# ---- beginning from a checkpoint
+
+
+def test_init_begins_another_run_with_a_checkpoint_and_takes_its_shape(emogen_train: Command) -> None:
+    trained(emogen_train, "--epochs", "1")
+    Path("emogen.toml").write_text(Path("emogen.toml").read_text().replace("model.d_model = 32", "model.d_model = 64"))
+    code, _, err = emogen_train("--name", "tuned", "--init", "main/best", "--dropout", "0.3", "--epochs", "1")
+    assert code == 0, err
+    (best,) = found(MAIN / "checkpoints", "best")
+    assert f"begun from main/{best.name}" in err
+    meta = read_meta(last(Path("runs/tuned")))
+    assert (meta.init, meta.model.d_model, meta.model.dropout) == (f"main/{best.name}", 32, 0.3)
+    assert [facts.name for facts in meta.ancestors] == ["made"]
+    code, _, err = emogen_train("--name", "tuned", "--init", "main/best", "--epochs", "2")
+    assert (code, "going on from last_epoch_001" in err) == (0, True), err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("--init", "main/best", "--d-model", "64"), 2, "checkpoint 'main/best' has --d-model 32 (not 64)"),
+        (("--init", "moon/best"), 1, "no run 'moon'"),
+    ],
+)
+def test_what_cannot_be_begun_from_is_told(
+    arguments: tuple[str, ...], code: int, told: str, emogen_train: Command
+) -> None:
+    trained(emogen_train, "--epochs", "1")
+    found_code, out, err = emogen_train("--name", "tuned", *arguments)
+    assert (found_code, out) == (code, "")
+    assert told in err
+
+
+def test_the_context_may_be_another_one(emogen_train: Command) -> None:
+    trained(emogen_train, "--epochs", "1")
+    trained(emogen_train, "--name", "tuned", "--init", "main/best", "--max-seq-len", "48", "--epochs", "1")
+    assert read_meta(last(Path("runs/tuned"))).model.context_notes == 48

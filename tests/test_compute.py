@@ -26,6 +26,17 @@ def test_a_device_asked_for_is_the_one_taken(monkeypatch: pytest.MonkeyPatch) ->
         assert pick_device(name) == torch.device(name)
 
 
+def test_each_process_of_torchrun_has_a_gpu_and_a_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    only_there(monkeypatch, "cuda")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert default_threads() == 3
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert pick_device("auto") == torch.device("cuda", 2)
+    assert pick_device("cpu") == torch.device("cpu")
+    assert default_threads() == 1
+
+
 def test_a_device_that_is_not_there_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     only_there(monkeypatch)
     for name in ("cuda", "mps"):

@@ -24,16 +24,24 @@ FLOORS = {
     "emogen.tokens": 2,
     "emogen.musicality": 2,
     "emogen.plan": 2,
+    "emogen.classifier": 2,
+    "emogen.features": 2,
     "emogen.download": 3,
     "emogen.sources": 3,
     "emogen.corpus": 3,
     "emogen.split": 3,
     "emogen.compute": 3,
+    "emogen.copies": 3,
+    "emogen.judge": 3,
+    "emogen.coherence": 3,
+    "emogen.team": 3,
     "emogen.batches": 3,
     "emogen.model": 3,
     "emogen.prepare": 4,
     "emogen.checkpoint": 4,
+    "emogen.progress": 4,
     "emogen.run": 4,
+    "emogen.ear": 4,
     "emogen.train": 5,
     "emogen.generate": 5,
     "emogen.evaluate": 6,
@@ -42,6 +50,8 @@ FLOORS = {
     "emogen.cli.prepare": 7,
     "emogen.cli.train": 7,
     "emogen.cli.generate": 7,
+    "emogen.cli.evaluate": 7,
+    "emogen.cli.judge": 7,
     "emogen.cli.show": 7,
     "emogen.cli.ckpt": 7,
     "emogen.cli.config": 7,
@@ -54,13 +64,14 @@ TORCH_AT_ONCE = {
     "emogen.compute",
     "emogen.batches",
     "emogen.model",
+    "emogen.team",
     "emogen.train",
     "emogen.generate",
     "emogen.evaluate",
 }
 """The modules that may import torch as soon as they are imported."""
 
-TORCH_WHEN_CALLED = {"emogen.checkpoint", "emogen.cli.train", "emogen.cli.generate"}
+TORCH_WHEN_CALLED = {"emogen.checkpoint", "emogen.cli.train", "emogen.cli.generate", "emogen.cli.evaluate"}
 """The modules that may import torch inside a function."""
 
 

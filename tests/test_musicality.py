@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
-from emogen.musicality import MAJOR, MINOR, Measures, key_fit, measure, mode_fit, silences_ms
+from emogen.musicality import MAJOR, MINOR, Measures, key_fit, measure, mode_fit, repetition, silences_ms
 from emogen.notes import Piece
 
 TONICS = ["C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"]
@@ -74,6 +76,11 @@ def test_the_measures_of_three_notes_are_those_worked_out_by_hand() -> None:
         pitch_range=7,
         polyphony=1.25,  # 2.5 s of notes in 2 s of sound
         longest_silence_s=1.5,
+        pitch_classes=3,
+        pitch_class_entropy=-(0.8 * np.log2(0.4) + 0.2 * np.log2(0.2)),  # a second, half a second, a second
+        scale_consistency=1.0,
+        ioi_variation=0.6,  # 0.5 s and 2 s
+        repetition=0.0,
     )
 
 
@@ -104,5 +111,26 @@ def test_silence_and_polyphony_are_those_of_a_millisecond_by_millisecond_count()
 
 def test_a_piece_without_notes_measures_nothing() -> None:
     empty = Piece.of([], [], [], [])
-    assert measure(empty) == Measures(0.0, 0, 0.0, "", 0.0, 0.0, 0, 0.0, 0.0)
+    assert set(asdict(measure(empty)).values()) == {0, ""}
     assert silences_ms(empty).tolist() == []
+
+
+def test_a_scale_holds_its_own_notes_in_every_key_and_half_of_the_chromatic_ones() -> None:
+    for tonic in range(12):
+        assert measure(line(*(60 + tonic + step for step in (0, 2, 4, 5, 7, 9, 11)))).scale_consistency == 1
+    assert measure(line(*range(60, 72))).scale_consistency == 7 / 12
+
+
+def test_an_even_pulse_has_no_variation_and_the_notes_of_a_chord_are_one_onset() -> None:
+    assert measure(line(60, 62, 64, 65)).ioi_variation == 0
+    spread = Piece.of([0, 20, 1000, 1020, 2000], [60, 64, 60, 64, 60], [64] * 5, [100] * 5)
+    assert measure(spread).ioi_variation == pytest.approx(0, abs=0.01)
+
+
+def test_repetition_is_the_share_of_runs_heard_before_in_any_key() -> None:
+    tune = (60, 64, 62, 65, 67, 72)
+    assert repetition(line(*tune)) == 0
+    twice = line(*tune, *(key + 5 for key in tune))
+    assert repetition(twice) == pytest.approx(1 / 7)  # of seven runs the last is the first again
+    assert repetition(line(*[60, 62] * 20)) > 0.9
+    assert repetition(line(60)) == 0

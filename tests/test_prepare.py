@@ -196,6 +196,125 @@ def test_an_official_split_that_is_not_there_is_refused(tmp_path: Path, home: Pa
     assert everything(home) == []
 
 
+# ---- apart from another corpus
+
+
+def sung(seed: int, key: int = 60, gap_ms: int = 500, velocity: int = 60) -> bytes:
+    """A file with a melody of its own for every seed, in any key, tempo and loudness."""
+    pitch = np.random.default_rng(seed).integers(0, 24, 30) + key
+    return midi(track(*(note(gap_ms * at, gap_ms * at + 200, one, velocity) for at, one in enumerate(pitch.tolist()))))
+
+
+def covers_and_others(tmp_path: Path, home: Path) -> tuple[Corpus, Path]:
+    """A prepared corpus "mine" of ten songs, and a folder with another performance of each beside twenty others."""
+    for number in range(10):
+        put(tmp_path / "mine", f"sad/{number}.mid", sung(number))
+        put(tmp_path / "more", f"cover {number}.mid", sung(number, key=65, gap_ms=620, velocity=90))
+    for number in range(20):
+        put(tmp_path / "more", f"other {number}.mid", sung(100 + number))
+    return prepared(tmp_path / "mine", home)[1], tmp_path / "more"
+
+
+def side(music: Corpus) -> dict[str, str]:
+    """The split that each song is in."""
+    return {music.manifest.songs[song]: SPLITS[split] for song, split in zip(music.song, music.split, strict=True)}
+
+
+def test_songs_that_share_a_melody_with_anothers_held_out_songs_go_to_test_and_nothing_else_moves(
+    tmp_path: Path, home: Path
+) -> None:
+    mine, source = covers_and_others(tmp_path, home)
+    _, before = prepared(source, home, unlabelled=True)
+    report, music = prepared(source, home, unlabelled=True, apart_from="mine")
+    twins = {f"cover {song}": song for song, split in side(mine).items() if split != "train"}
+    assert {side(mine)[song] for song in twins.values()} == {"valid", "test"}
+    assert "train" in {side(before)[cover] for cover in twins}
+    assert side(music) == side(before) | dict.fromkeys(twins, "test")
+    assert report.manifest.remarks == [
+        (cover, f"shares a melody with {song} of mine: kept out of training") for cover, song in sorted(twins.items())
+    ]
+    assert report.manifest.settings["apart_from"] == "mine"
+    assert np.array_equal(music.tokens, before.tokens)
+    tested = {row["songs"] for row in report.manifest.counts if (row["emotion"], row["split"]) == ("all", "test")}
+    assert tested == {list(side(music).values()).count("test")}
+
+
+def test_all_of_a_song_and_the_songs_tied_to_it_are_kept_apart_together(tmp_path: Path, home: Path) -> None:
+    mine, _ = covers_and_others(tmp_path, home)
+    held_out = next(int(song) for song, split in side(mine).items() if split != "train")
+    for number in range(20):
+        put(tmp_path / "pop", f"{number:03}/{number:03}.mid", sung(200 + number))
+        put(tmp_path / "pop", f"{number:03}/versions/b.mid", sung(300 + number))
+    for tied in range(6):  # six songs with one version in common, and a melody of mine in another version of the last
+        put(tmp_path / "pop", f"{tied:03}/versions/c.mid", sung(400))
+    put(tmp_path / "pop", "005/versions/d.mid", sung(held_out, key=50))
+    _, before = prepared(tmp_path / "pop", home, unlabelled=True)
+    report, music = prepared(tmp_path / "pop", home, unlabelled=True, apart_from="mine")
+    tied_songs = [f"{tied:03}" for tied in range(6)]
+    assert {side(before)[song] for song in tied_songs} == {"train"}
+    assert side(music) == side(before) | dict.fromkeys(tied_songs, "test")
+    for song in range(len(music.manifest.songs)):
+        assert len(set(music.split[music.song == song].tolist())) == 1
+    assert [song for song, _ in report.manifest.remarks] == ["005"]
+
+
+def test_the_official_split_gives_way_to_being_apart(tmp_path: Path, home: Path) -> None:
+    mine, _ = covers_and_others(tmp_path, home)
+    held_out = next(int(song) for song, split in side(mine).items() if split != "train")
+    for number in range(4):
+        put(tmp_path / "set", f"midis/Q1_song_{number}______0.mid", sung(held_out if number == 2 else 100 + number))
+    for part, rows in (("train", (0, 1, 2)), ("val", (3,))):
+        lines = [",clip_name", *(f"{number},Q1_song_{number}______0.mid" for number in rows)]
+        put(tmp_path / "set", f"split/{part}_clip.csv", "\n".join(lines).encode())
+    _, music = prepared(tmp_path / "set", home, split="official", apart_from="mine")
+    assert [SPLITS[split] for split in music.split] == ["train", "train", "test", "valid"]
+
+
+def test_what_one_is_to_be_apart_from_is_read_again_when_it_changes(tmp_path: Path, home: Path) -> None:
+    mine, source = covers_and_others(tmp_path, home)
+    alone, _ = prepared(source, home, unlabelled=True)
+    first, _ = prepared(source, home, unlabelled=True, apart_from="mine")
+    again, _ = prepared(source, home, unlabelled=True, apart_from=mine.directory.name)
+    assert (first.already_there, again.already_there) == (False, True)  # by another name it is the same
+    assert prepared(source, home, unlabelled=True)[0].already_there
+    other, _ = prepared(tmp_path / "mine", home, split_seed=1)
+    assert other.manifest.fingerprint != mine.manifest.fingerprint
+    changed, _ = prepared(source, home, unlabelled=True, apart_from="mine")
+    assert not changed.already_there
+    assert len({report.manifest.key for report in (alone, first, changed)}) == 3
+    assert dict(changed.manifest.remarks).keys() != dict(first.manifest.remarks).keys()
+
+
+def test_a_corpus_without_held_out_songs_keeps_nothing_apart(tmp_path: Path, home: Path) -> None:
+    put(tmp_path / "one", "sad/0.mid", sung(0))
+    assert set(side(prepared(tmp_path / "one", home)[1]).values()) == {"train"}
+    _, source = covers_and_others(tmp_path, home)
+    _, before = prepared(source, home, unlabelled=True)
+    report, music = prepared(source, home, unlabelled=True, apart_from="one")
+    assert side(music) == side(before)
+    assert report.manifest.remarks == []
+
+
+def test_the_number_of_workers_does_not_change_what_is_kept_apart(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, source = covers_and_others(tmp_path, home)
+    alone, _ = prepared(source, home, unlabelled=True, apart_from="mine")
+    monkeypatch.setattr("emogen.prepare.CHUNK_FILES", 8)
+    data = DataSettings(workers=2, apart_from="mine")
+    pair = prepare(source, home, data, unlabelled=True, force=True)
+    assert pair.manifest.remarks == alone.manifest.remarks != []
+    assert pair.manifest.fingerprint == alone.manifest.fingerprint
+
+
+def test_a_corpus_that_is_not_there_cannot_be_kept_apart_from(tmp_path: Path, home: Path) -> None:
+    source = dataset(tmp_path / "made")
+    with pytest.raises(EmogenError, match="no prepared corpus 'EMOPIA'") as caught:
+        prepared(source, home, apart_from="EMOPIA")
+    assert caught.value.hint == "prepare one first: emogen prepare ./EMOPIA_1.0"
+    assert everything(home) == []
+
+
 # ---- where labels come from
 
 

@@ -24,10 +24,12 @@ from emogen.corpus import Corpus
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
 from emogen.model import Composer
+from emogen.progress import advise
+from emogen.run import Run
 from emogen.settings import ModelSettings
-from emogen.train import Trainer, advise, count_notes
+from emogen.train import Trainer, count_notes
 from tests.music import corpus_of, random_tokens
-from tests.training import SPLIT, Notebook, music, new_trainer
+from tests.training import SHAPE, SPLIT, Notebook, music, new_trainer, settings
 
 
 def weights_of(trainer: Trainer) -> dict[str, Tensor]:
@@ -722,6 +724,45 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_refused(wrong: str, tmp_path: Pa
             model.state_dict(), path / checkpoint.WEIGHTS, {"emogen": (path / checkpoint.META).read_text()}
         )
     torch.save(state, path / checkpoint.TRAINER)
-    with pytest.raises(EmogenError, match="does not fit together") as caught:
+    with pytest.raises(EmogenError, match=r"(does not fit together|do not fit this emogen's network)") as caught:
         new_trainer(tmp_path).resume(path)
-    assert "--resume NAME" in caught.value.hint
+    assert "train" in caught.value.hint
+
+
+# ---- beginning from a checkpoint
+
+
+def test_a_training_begins_with_the_weights_and_the_scale_of_the_plans_it_is_given(tmp_path: Path) -> None:
+    before = new_trainer(tmp_path / "before", corpus=music(1), epochs=1)
+    before.learn(Notebook())
+    (best,) = checkpoint.found(before.run.checkpoints, "best")
+    run = Run(tmp_path, "after")
+    run.checkpoints.mkdir(parents=True)
+    trainer = Trainer(music(2), settings(), run, init=best)
+    for name, weight in load_weights(best).items():
+        assert torch.equal(trainer.model.state_dict()[name], weight), name
+    assert (trainer.plans.mean, trainer.plans.sd) == (before.plans.mean, before.plans.sd)
+    assert trainer.plans.by_emotion != before.plans.by_emotion
+    assert trainer.progress.step == 0
+    assert not trainer.optimizer.state
+
+    trainer.save_last()
+    resumed = Trainer(music(2), settings(), run)
+    resumed.resume(checkpoint.found(run.checkpoints, "last")[0])
+    for one in (trainer, resumed):
+        assert one.init == f"tiny/{best.name}"
+        assert [facts.name for facts in one.ancestors] == ["music 1"]
+        assert one.train.plans == one.valid.plans == trainer.plans
+    resumed.save("epoch", keep=1)
+    meta = read_meta(checkpoint.found(run.checkpoints, "epoch")[0])
+    assert (meta.init, meta.ancestors[0].fingerprint) == (f"tiny/{best.name}", before.corpus.manifest.fingerprint)
+    trainer = Trainer(music(3), settings(), run, init=checkpoint.found(run.checkpoints, "epoch")[0])
+    assert [facts.name for facts in trainer.ancestors] == ["music 1", "music 2"]
+
+
+def test_a_checkpoint_of_another_shape_is_no_beginning(tmp_path: Path) -> None:
+    before = new_trainer(tmp_path, epochs=1)
+    before.save_last()
+    other = settings().model_copy(update={"model": ModelSettings(**SHAPE | {"d_model": 64})})
+    with pytest.raises(EmogenError, match="do not fit"):
+        Trainer(music(), other, before.run, init=checkpoint.found(before.run.checkpoints, "last")[0])

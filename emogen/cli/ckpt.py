@@ -129,6 +129,9 @@ def _facts(path: Path, meta: Meta) -> dict[str, str]:
 def export(
     which: Which,
     file: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    half: Annotated[
+        bool, typer.Option("--half", help="In half precision: half the size, hardly another loss.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     *,
     settings: Settings,
@@ -141,7 +144,10 @@ def export(
     if file.exists() and not force:
         raise EmogenError(f"{file} exists already", "--force replaces it")
     with files.whole(file) as draft:
-        shutil.copyfile(path / checkpoint.WEIGHTS if path.is_dir() else path, draft)
+        if half:
+            checkpoint.write_half(path, draft)
+        else:
+            shutil.copyfile(path / checkpoint.WEIGHTS if path.is_dir() else path, draft)
     said = f"{file}: {_bytes(file) / 1e6:.1f} MB; next: emogen generate --checkpoint {shlex.quote(str(file))}"
     console.print(escape(said), soft_wrap=True)
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from emogen.tokens import Tokens
 
 MOST_PIECES = 10_000
-AT_ONCE = 32
-"""Pieces composed as one batch: each takes memory (13 MB with a base model, twice that with guidance)."""
 MODE_FIT = {"major": 0.2, "minor": -0.2}
 """The plan's entry for a mode, see ``musicality.mode_fit``: about the mean of clips that clearly have it."""
 
@@ -55,8 +53,12 @@ def generate(
         int | None, typer.Option(help="The same seed makes the same piece (default: a new one, which is told).")
     ] = None,
     checkpoint: Annotated[
-        str, typer.Option(help="best or last of the newest run, RUN/best, a checkpoint's name, a folder, or a file.")
-    ] = "best",
+        str,
+        typer.Option(
+            help="best or last of the newest run, RUN/best, a checkpoint's name, a folder, a file, or default, "
+            "the bundled voice (default: best, where there is one; else default)."
+        ),
+    ] = "",
     prime: Annotated[Path | None, typer.Option(help="A MIDI file that the piece begins with and goes on from.")] = None,
     mode: Annotated[Literal["major", "minor"] | None, typer.Option(help="Major or minor.")] = None,
     density: Annotated[float | None, typer.Option(help="Notes per second, 0.5 to 30.")] = None,
@@ -90,7 +92,7 @@ def generate(
     meta = checkpoints.read_meta(path)
     plans = checkpoints.plans_of(path, meta)
     opening = _opening(prime, seconds)
-    label = f"{meta.run}/{path.name}" if path.is_dir() else path.name
+    label = checkpoints.label(path, meta)
     console.print(f"composing with {escape(label)}, seed {seed}")
 
     from emogen.generate import Wish  # imports torch: everything cheap is checked by now
@@ -182,20 +184,15 @@ def _compose(
     """The pieces, some at a time, with a bar on a terminal."""
     import torch
 
-    from emogen.checkpoint import load_weights
+    from emogen.checkpoint import load_into
     from emogen.compute import default_threads, is_out_of_memory, pick_device
-    from emogen.generate import generate
+    from emogen.generate import AT_ONCE, generate
     from emogen.model import Composer
 
     device = pick_device(settings.sample.device)
     torch.set_num_threads(settings.sample.threads or default_threads())
     model = Composer(meta.model)
-    try:
-        model.load_state_dict(load_weights(path))
-    except RuntimeError:
-        raise EmogenError(
-            f"the weights of {path} do not fit this emogen's network", "use the emogen that made it, or train anew"
-        ) from None
+    load_into(model, path)
     model.to(device)
     bar = Progress(
         TextColumn("composing"), BarColumn(), TimeRemainingColumn(), console=console, transient=True,
@@ -203,12 +200,13 @@ def _compose(
     )  # fmt: skip
     with bar:
         task = bar.add_task("", total=sum(wish.seconds for wish in wishes))
-        for first in range(0, len(wishes), AT_ONCE):
+        at_once = max(1, AT_ONCE // settings.sample.best_of)
+        for first in range(0, len(wishes), at_once):
 
             def tell(done_s: float, before_s: float = first * wishes[0].seconds) -> None:
                 bar.update(task, completed=before_s + done_s)
 
-            some = wishes[first : first + AT_ONCE]
+            some = wishes[first : first + at_once]
             try:
                 pieces = generate(model, plans, some, settings.sample, opening, tell)
             except RuntimeError as error:
@@ -220,7 +218,7 @@ def _compose(
 
 def _how(settings: Settings, prime: Path | None) -> dict[str, Any]:
     """How the pieces were drawn, for the manifest."""
-    sample = settings.sample.model_dump(include={"temperature", "top_p", "top_k", "guidance"})
+    sample = settings.sample.model_dump(include={"temperature", "top_p", "top_k", "guidance", "best_of"})
     return sample | ({"prime": prime.name} if prime else {})
 
 

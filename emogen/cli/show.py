@@ -17,9 +17,12 @@ from emogen.errors import EmogenError, UnusableFile
 SHOWN = {
     "length": "{length_s:.1f} s",
     "notes": "{notes}, {notes_per_s:.1f} a second",
-    "key": "{key}",
+    "key": "{key}, {scale_consistency:.0%} of the notes in one scale",
     "velocity": "{velocity:.0f} on average",
     "pitch": "{pitch:.0f} on average, over {pitch_range} semitones",
+    "pitch classes": "{pitch_classes}, {pitch_class_entropy:.1f} bits",
+    "onsets": "times between them vary by {ioi_variation:.0%}",
+    "repetition": "{repetition:.0%} of its turns were heard before",
     "polyphony": "{polyphony:.1f} notes at once",
     "longest silence": "{longest_silence_s:.1f} s",
 }

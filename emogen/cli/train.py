@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +23,7 @@ from emogen.settings import Loaded, flag
 if TYPE_CHECKING:
     from emogen.checkpoint import EpochLoss
     from emogen.run import Run
+    from emogen.team import Team
     from emogen.train import Trainer
 
 LOG_EVERY_S = 30.0
@@ -33,6 +35,9 @@ def train(
     name: Annotated[str, typer.Option(help="Name of the run: its folder in the runs folder.")] = "main",
     data: Annotated[str, typer.Option(help="Name or folder of a prepared corpus (default: the last prepared).")] = "",
     resume: Annotated[str, typer.Option(help="Go on from this checkpoint of the run instead of its last.")] = "",
+    init: Annotated[
+        str, typer.Option(help="Begin with the weights of a checkpoint: default (the bundled voice), RUN/best, a path.")
+    ] = "",
     fresh: Annotated[bool, typer.Option("--fresh", help="Start the run anew; what it held gets another name.")] = False,
     *,
     loaded: Loaded,
@@ -47,32 +52,52 @@ def train(
     if not name or name.startswith(".") or name != Path(name).name:
         raise UsageError(f"'{name}' cannot be the name of a folder", "--name takes a plain name, --runs its place")
     from emogen import checkpoint, corpus
-    from emogen.run import Run
+    from emogen.run import Run, begun_from
 
     paths = loaded.settings.paths
     prepared = corpus.open_corpus(paths.data_home, data)
-    run = Run(paths.runs, name)
-    if fresh and (aside := run.set_aside()):
+    run, leads = Run(paths.runs, name), os.environ.get("RANK", "0") == "0"  # others of a team neither write nor speak
+    if fresh and leads and (aside := run.set_aside()):
         console.print(escape(f"what run '{name}' held is now in {aside}"))
-    with run:
+    with run if leads else nullcontext():
+        team = _meet(loaded.settings.train.device) if "WORLD_SIZE" in os.environ else None
         start = _resume_from(run, resume)
-        settings = run.agreed(loaded, checkpoint.read_meta(start)) if start else loaded.settings
+        origin = checkpoint.resolve(init, paths.runs) if init and not start else None
+        if start:
+            settings = run.agreed(loaded, checkpoint.read_meta(start))
+        elif origin:
+            settings = begun_from(checkpoint.read_meta(origin), init, loaded)
+        else:
+            settings = loaded.settings
         from emogen.compute import is_out_of_memory  # imports torch: everything cheap is checked by now
         from emogen.train import Trainer
 
         try:
-            trainer = Trainer(prepared, settings, run)
+            trainer = Trainer(prepared, settings, run, origin, team)
             if start:
                 trainer.resume(start)
-                if resume not in ("", "last") and (aside := checkpoint.set_aside_after(start)):
+                if leads and resume not in ("", "last") and (aside := checkpoint.set_aside_after(start)):
                     console.print(escape(f"the checkpoints after {start.name} are now in {aside}"))
-            run.begin(settings)
-            _learn(trainer, start.name if start else "", _same_command(name, data, loaded))
+            if leads:
+                run.begin(settings)
+                _learn(trainer, start.name if start else "", _same_command(name, data, loaded))
+            elif not trainer.learn(Silent()):
+                raise typer.Exit(130)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             hint = "take a smaller --size, or end what else uses the memory"
             raise EmogenError("out of memory: there is no room for the model itself", hint) from None
+
+
+def _meet(device: str) -> Team:
+    """Wait for the other processes that torchrun started: the first has the run by now."""
+    from emogen.compute import pick_device
+    from emogen.team import Team
+
+    team = Team()
+    team.meet(pick_device(device))
+    return team
 
 
 def _resume_from(run: Run, name: str) -> Path | None:
@@ -145,8 +170,10 @@ def _facts(trainer: Trainer) -> str:
     if trainer.device.type == "cpu":
         where += f", {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
     clips = len(trainer.corpus.clips("train"))
-    return f"run '{trainer.run.name}': {weights:.1f} M parameters on {where}; {clips:,} training clips of " + (
-        trainer.corpus.manifest.name
+    begun = f", begun from {trainer.init}" if trainer.init else ""
+    return (
+        f"run '{trainer.run.name}': {weights:.1f} M parameters{begun} on {where}; "
+        f"{clips:,} training clips of {trainer.corpus.manifest.name}"
     )
 
 
@@ -208,6 +235,19 @@ class Screen:
         self.run.say(text)
         if not only_log:
             console.print(escape(text), soft_wrap=True)
+
+
+class Silent:
+    """Watches for the processes of a team that have no screen."""
+
+    def step(self, epoch: int, batch: int, batches: int, loss: float, notes_per_s: float, left_s: float) -> None:
+        """Nothing."""
+
+    def epoch(self, loss: EpochLoss) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
 
 
 def _time(seconds: float) -> str:
