@@ -28,6 +28,8 @@ SILENCE_MS = 2900
 """No note is drawn after a longer silence; with what ``fit`` may add it stays below 3 s."""
 BEGIN_MS = 500
 """A piece's first note is struck at the latest here."""
+AS_LEARNT = SampleSettings(temperature=1, top_p=1, top_k=0, min_p=0)
+"""How onsets are drawn, whatever is set."""
 PLAN_S = 40.0
 """A plan holds for so long, then another one of the emotion is drawn."""
 FIT = 0.02
@@ -263,7 +265,7 @@ def draw_note(model: Composer, h: Tensor, drafts: Drafts, sample: SampleSettings
         else:
             rule = drafts.possible_pitches if family == COLUMN.pitch else drafts.possible_durations
             possible = rule(note[:, COLUMN.shift]) if family != COLUMN.velocity else np.ones(logits.shape, dtype=bool)
-            note[:, family] = draw(logits, possible, chance[:, family], sample.temperature, sample.top_p, sample.top_k)
+            note[:, family] = draw(logits, possible, chance[:, family], sample)
         if family < 3:
             drawn = torch.from_numpy(note[:, family]).to(h.device)
             h = model.see(family, h, drawn.repeat(len(h) // len(drawn)))
@@ -274,22 +276,22 @@ def draw(
     logits: Tensor,
     possible: npt.NDArray[np.bool_],
     chance: npt.NDArray[np.float64],
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
-) -> Ints:  # six: the three numbers are what people set
+    sample: SampleSettings = AS_LEARNT,
+) -> Ints:
     """One possible id (B,) a row of logits (B, V): the first whose cumulative probability reaches ``chance`` (B,).
 
     ``chance`` lies in (0, 1]; in each row at least one id must be possible.
     """
     logits = logits.double().masked_fill(torch.from_numpy(~possible), -1e9)
-    logits = (logits - logits.amax(-1, keepdim=True)) / temperature  # the likeliest is 0 at any temperature
-    if 0 < top_k < logits.shape[1]:
-        logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -1e9)
+    logits = (logits - logits.amax(-1, keepdim=True)) / sample.temperature  # the likeliest is 0 at any temperature
+    if 0 < sample.top_k < logits.shape[1]:
+        logits = logits.masked_fill(logits < logits.topk(sample.top_k).values[:, -1:], -1e9)
     p = logits.softmax(-1)
-    if top_p < 1:  # the nucleus of Holtzman et al., "The curious case of neural text degeneration" (2020)
+    if sample.min_p:  # Nguyen et al., "Turning up the heat: min-p sampling" (2024)
+        p = p.masked_fill(p < sample.min_p * p.amax(-1, keepdim=True), 0)
+    if sample.top_p < 1:  # the nucleus of Holtzman et al., "The curious case of neural text degeneration" (2020)
         likeliest, order = p.sort(descending=True)
-        beyond = likeliest.cumsum(-1) - likeliest >= top_p
+        beyond = likeliest.cumsum(-1) - likeliest >= sample.top_p * p.sum(-1, keepdim=True)
         p = p.masked_fill(beyond.gather(-1, order.argsort(-1)), 0)
     reached = p.cumsum(-1)
     below = reached < torch.from_numpy(chance)[:, None] * reached[:, -1:]

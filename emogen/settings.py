@@ -194,6 +194,9 @@ class SampleSettings(Section):
     top_p: float = Field(default=0.9, gt=0, le=1)
     """Draw pitch, velocity and duration from the likeliest values that together hold this probability."""
 
+    min_p: float = Field(default=0.0, ge=0, lt=1)
+    """Draw pitch, velocity and duration from values at least this share as likely as the likeliest (0: no limit)."""
+
     top_k: int = Field(default=0, ge=0)
     """Draw pitch, velocity and duration from so many likeliest values (0: no limit)."""
 

@@ -12,7 +12,20 @@ from torch import Tensor
 from emogen import generate as generation
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
-from emogen.generate import BEGIN_MS, FIT, PLAN_S, RING_MS, Drafts, Wish, draw, draw_note, evidence, fit, generate
+from emogen.generate import (
+    AS_LEARNT,
+    BEGIN_MS,
+    FIT,
+    PLAN_S,
+    RING_MS,
+    Drafts,
+    Wish,
+    draw,
+    draw_note,
+    evidence,
+    fit,
+    generate,
+)
 from emogen.model import NO_NOTE, Cache, Composer
 from emogen.musicality import silences_ms
 from emogen.notes import HIGHEST_KEY, LOWEST_KEY, Piece
@@ -44,6 +57,11 @@ def make(model: Composer, *wishes: Wish, opening: Tokens | None = None, **sample
         assert next(notes) < 2000, "it goes on and on"
 
     return generate(model, PLANS, wishes, SampleSettings.model_validate(sample), opening, tell)
+
+
+def rules(**given: float) -> SampleSettings:
+    """Nothing but the rules given."""
+    return AS_LEARNT.model_copy(update=given)
 
 
 def is_same(a: Piece, b: Piece) -> bool:
@@ -396,13 +414,14 @@ def test_temperature_flattens_or_sharpens() -> None:
     rng, draws = np.random.default_rng(0), 20_000
     logits = torch.tensor([0.0, 1.0, 2.0])
     for temperature in (0.5, 2.0):
-        drawn = draw(*rows_of(logits, draws), 1 - rng.random(draws), temperature)
+        drawn = draw(*rows_of(logits, draws), 1 - rng.random(draws), rules(temperature=temperature))
         expected = (logits.double() / temperature).softmax(0).numpy()
         assert np.bincount(drawn, minlength=3) / draws == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.parametrize(
-    "rule", [{"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-7}, {"temperature": 1e-40}, {"temperature": 5e-324}],
+    "rule",
+    [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 0.999999}, *({"temperature": t} for t in (1e-7, 1e-40, 5e-324))],
     ids=str,
 )  # fmt: skip
 def test_the_strictest_rules_draw_the_likeliest(rule: dict[str, float]) -> None:
@@ -410,20 +429,27 @@ def test_the_strictest_rules_draw_the_likeliest(rule: dict[str, float]) -> None:
     possible = np.random.default_rng(0).random((500, 88)) < 0.5
     chance = np.random.default_rng(1).random(500)
     likeliest = logits.masked_fill(torch.from_numpy(~possible), -torch.inf).argmax(-1)
-    assert np.array_equal(draw(logits, possible, 1 - chance, **rule), likeliest)  # type: ignore[arg-type]
+    assert np.array_equal(draw(logits, possible, 1 - chance, rules(**rule)), likeliest)
 
 
 def test_top_k_and_top_p_keep_the_likeliest_and_their_proportions() -> None:
     rng, draws = np.random.default_rng(0), 20_000
     p = torch.tensor([0.05, 0.4, 0.15, 0.3, 0.1])
-    for rule, kept in (({"top_k": 2}, (1, 3)), ({"top_p": 0.71}, (1, 2, 3)), ({"top_p": 0.69}, (1, 3))):
-        drawn = draw(*rows_of(p.log(), draws), 1 - rng.random(draws), **rule)
+    for rule, kept in (
+        ({"top_k": 2}, (1, 3)),
+        ({"top_p": 0.71}, (1, 2, 3)),
+        ({"top_p": 0.69}, (1, 3)),
+        ({"min_p": 0.36}, (1, 2, 3)),
+        ({"min_p": 0.39}, (1, 3)),
+        ({"min_p": 0.3, "top_p": 0.8}, (1, 3)),
+    ):
+        drawn = draw(*rows_of(p.log(), draws), 1 - rng.random(draws), rules(**rule))
         assert tuple(np.unique(drawn)) == kept
         expected = p[list(kept)] / p[list(kept)].sum()
         assert np.bincount(drawn)[list(kept)] / draws == pytest.approx(expected.numpy(), abs=0.012)
 
 
-@pytest.mark.parametrize("rule", [{}, {"temperature": 5.0}, {"top_p": 0.5}, {"top_k": 40}], ids=str)
+@pytest.mark.parametrize("rule", [{}, {"temperature": 5.0}, {"top_p": 0.5}, {"top_k": 40}, {"min_p": 0.9}], ids=str)
 def test_what_is_impossible_is_never_drawn(rule: dict[str, float]) -> None:
     rng, draws, size = np.random.default_rng(0), 10_000, 88
     logits = torch.randn(draws, size, generator=torch.Generator().manual_seed(0)) * 10
@@ -431,15 +457,16 @@ def test_what_is_impossible_is_never_drawn(rule: dict[str, float]) -> None:
     possible[np.arange(draws), rng.integers(0, size, draws)] = True
     chance = 1 - rng.random(draws)
     chance[:3000], chance[3000:6000] = 1.0, 2.0**-53
-    drawn = draw(logits, possible, chance, **rule)  # type: ignore[arg-type]
+    drawn = draw(logits, possible, chance, rules(**rule))
     assert possible[np.arange(draws), drawn].all()
 
 
 def test_rows_are_drawn_each_by_itself() -> None:
     rng = np.random.default_rng(0)
     logits, possible, chance = torch.randn(50, 30), rng.random((50, 30)) < 0.7, 1 - rng.random(50)
-    together = draw(logits, possible, chance, 0.9, 0.8, 12)
-    alone = [draw(logits[i : i + 1], possible[i : i + 1], chance[i : i + 1], 0.9, 0.8, 12)[0] for i in range(50)]
+    by = rules(temperature=0.9, top_p=0.8, top_k=12, min_p=0.01)
+    together = draw(logits, possible, chance, by)
+    alone = [draw(logits[i : i + 1], possible[i : i + 1], chance[i : i + 1], by)[0] for i in range(50)]
     assert together.tolist() == alone
 
 

@@ -24,6 +24,8 @@ COMMANDS = {
     "prepare": "Read a corpus of labelled MIDI files and make it ready for training.",
     "train": "Train a model on the prepared corpus, or go on where training stopped.",
     "generate": "Compose pieces for an emotion and an exact length.",
+    "evaluate": "Measure a checkpoint: obedience, musicality, memory, coherence.",
+    "judge": "Judge the emotion and the coherence of MIDI files.",
     "show": "Show what a MIDI file holds and how emogen made it.",
     "ckpt": "List, show, export and prune checkpoints.",
     "config": "Show the settings and where each comes from, or write a settings file.",

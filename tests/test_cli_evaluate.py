@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from emogen.ear import BUNDLED, Ear
+from emogen.midi import write_piece
+from emogen.prepare import prepare
+from emogen.settings import DataSettings
+from emogen.tokens import decode, encode
+from tests import tiny
+from tests.conftest import Run
+from tests.midi_files import dataset
+from tests.music import random_piece
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared corpus of labelled clips, and one without labels."""
+    folder = tmp_path_factory.mktemp("home")
+    made = dataset(folder / "made", 24)
+    prepare(made, folder / "data", DataSettings(workers=1), name="none", unlabelled=True)
+    prepare(made, folder / "data", DataSettings(workers=1), name="made")
+    return folder
+
+
+@pytest.fixture
+def evaluated(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """``emogen evaluate`` of a tiny network, with few and short pieces."""
+    monkeypatch.setenv("EMOGEN_HOME", str(home))
+    monkeypatch.setattr("emogen.evaluate.LENGTHS_S", (10.0,))
+    tiny.save(Path("runs"))
+    return lambda *arguments: run("evaluate", "--count", "2", "--seconds", "10", *arguments)
+
+
+def test_the_page_has_every_section(evaluated: Run) -> None:
+    code, out, err = evaluated()
+    assert code == 0, err
+    for word in ("likelihood", "obedience", "Q1", "steering", "density", "10 s", "music", "breakage", "memory"):
+        assert word in out, word
+    assert "coherence" in out
+    assert "variety" in out
+    assert max(map(len, out.splitlines())) <= 120
+    assert "evaluating tiny/best_epoch_000_loss_17.4740 beside made, seed 0" in err
+    assert "careful" in err  # the ear was fitted on EMOPIA, the network on nothing of this
+
+
+def test_the_same_seed_gives_the_same_report_as_json_alone(evaluated: Run) -> None:
+    first, second = evaluated("--json", "--seed", "3"), evaluated("--json", "--seed", "3")
+    assert first[:2] == second[:2]
+    report = json.loads(first[1])
+    assert (report["checkpoint"], report["count"], report["seed"]) == ("tiny/best_epoch_000_loss_17.4740", 2, 3)
+    assert report["obedience"]["generated"]["quadrant"]["count"] == 12
+    assert report["sample"]["best_of"] == 1
+    assert json.loads(evaluated("--json", "--seed", "4")[1])["steering"] != report["steering"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("--count", "1"), 2, "--count takes 2 to 1000"),
+        (("--seconds", "9"), 2, "--seconds takes 10 to 180"),
+        (("--data", "none"), 1, "none has no labelled test clips"),
+        (("--data", "moon"), 1, "no prepared corpus 'moon'"),
+        (("--checkpoint", "moon/best"), 1, "no run 'moon'"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_told(arguments: tuple[str, ...], code: int, told: str, evaluated: Run) -> None:
+    found, out, err = evaluated(*arguments)
+    assert (found, out) == (code, "")
+    assert told in err
+
+
+# ---- judge
+
+
+@pytest.fixture
+def files(nobody: None) -> list[str]:
+    for seed in range(2):
+        write_piece(decode(encode(random_piece(seed, 30))), Path(f"{seed}.mid"))
+    return ["0.mid", "1.mid"]
+
+
+def test_the_judge_gives_its_opinion_of_any_files(run: Run, files: list[str]) -> None:
+    code, out, err = run("judge", *files)
+    assert code == 0, err
+    assert [line.split()[0] for line in out.splitlines()] == ["file", *files]
+    rows = json.loads(run("judge", *files, "--json")[1])
+    ear = Ear.load()
+    pieces = [decode(encode(random_piece(seed, 30))) for seed in range(2)]
+    for row, chance in zip(rows, ear.judge.probabilities(pieces), strict=True):
+        assert list(row["chance"].values()) == pytest.approx(chance, abs=0.02)
+        assert row["quadrant"] == f"Q{chance.argmax() + 1}"
+        assert row["arousal"] == pytest.approx(chance[:2].sum(), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        ((), 2, "name MIDI files or --fit"),
+        (("0.mid", "--fit", "x"), 2, "name MIDI files or --fit"),
+        (("none.mid",), 1, "none.mid"),
+        (("broken.mid",), 1, "broken.mid"),
+        (("0.mid", "--ear", "broken.mid"), 1, "the ear broken.mid cannot be used"),
+        (("--fit", "0.mid"), 1, "0.mid exists already"),
+    ],
+)
+def test_what_cannot_be_judged_is_told(
+    arguments: tuple[str, ...], code: int, told: str, run: Run, files: list[str]
+) -> None:
+    Path("broken.mid").write_bytes(b"no music")
+    found, out, err = run("judge", *arguments)
+    assert (found, out) == (code, "")
+    assert told in err
+    assert "Traceback" not in err
+
+
+def test_a_corpus_too_small_for_an_ear_is_refused(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMOGEN_HOME", str(home))
+    code, _, err = run("judge", "--fit", "mine.safetensors")
+    assert (code, "training songs, an ear needs 10" in err) == (1, True)
+    assert not Path("mine.safetensors").exists()
+
+
+def test_an_ear_is_fitted_kept_and_used(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    prepare(dataset(tmp_path / "large", 80), tmp_path / "home/data", DataSettings(workers=1))
+    monkeypatch.setenv("EMOGEN_HOME", str(tmp_path / "home"))
+    code, _, err = run("judge", "--fit", "mine.safetensors")
+    assert code == 0, err
+    assert "cross-validated by song: quadrant" in err
+    assert "mine.safetensors: 0.0" in err
+    own, bundled = Ear.load(Path("mine.safetensors")), Ear.load(BUNDLED)
+    piece = [decode(encode(random_piece(0, 30)))]
+    assert not np.allclose(own.judge.probabilities(piece), bundled.judge.probabilities(piece))
+    again: Any = Ear.load(Path("mine.safetensors"))
+    assert np.array_equal(own.coherence.score(piece), again.coherence.score(piece))
+    assert own.scores == again.scores
+    write_piece(piece[0], Path("x.mid"))
+    row = json.loads(run("judge", "x.mid", "--ear", "mine.safetensors", "--json")[1])[0]
+    assert list(row["chance"].values()) == pytest.approx(own.judge.probabilities(piece)[0], abs=0.02)
