@@ -51,19 +51,7 @@ def main() -> None:
     songs = labelled(corpus, "train", args.seconds)
     wishes, _ = planned_wishes(plans, args.count, args.seconds, SEED)
     print(f"{checkpoint.label(path, meta)}, {len(wishes)} pieces of {args.seconds:g} s, {args.threads} threads")
-    titles = [
-        "setting",
-        "quadrant",
-        "arousal",
-        "valence",
-        "coherence",
-        "memory",
-        "density-ratio",
-        "overlap",
-        "variety",
-        "broken",
-        "seconds",
-    ]
+    titles = "setting|quadrant|arousal|valence|coherence|memory|density ratio|overlap|variety|broken|seconds"
     print(f"|{titles}|")
     print("|" + "---|" * (titles.count("|") + 1), flush=True)
 

@@ -18,7 +18,7 @@ from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
 from emogen.model import NO_NOTE, Cache, Composer
 from emogen.notes import Ints, Piece
-from emogen.plan import ENTRIES, PlanTable
+from emogen.plan import ENTRIES, PlanTable, measure
 from emogen.settings import SampleSettings
 from emogen.tokens import COLUMN, DURATION_MS, SHIFT_MS, SIZES, Tokens, decode, encode
 
@@ -32,6 +32,8 @@ AS_LEARNT = SampleSettings(temperature=1, top_p=1, top_k=0, min_p=0)
 """How onsets are drawn, whatever is set."""
 PLAN_S = 40.0
 """A plan holds for so long, then another one of the emotion is drawn."""
+CORRECT_NOTES, TRUST_NOTES, LACK_SDS, GAIN = 8, 32, 2.0, 1.5
+"""Plans are corrected at every so many notes: by half of the gain after so many notes, and for lacks of so many SDs."""
 FIT = 0.02
 """Largest share by which a finished piece is stretched or pressed to its length."""
 RING_MS = 250
@@ -64,8 +66,12 @@ class Drafts:
         self.end_ms = np.array([round(wish.seconds * 1000) for wish in wishes])
         self.rngs = [np.random.default_rng([wish.seed, wish.candidate][: 1 + bool(wish.candidate)]) for wish in wishes]
         self.emotion = np.stack([weights(wish) for wish in wishes])
-        self.plan = np.zeros((rows, len(ENTRIES)), dtype=np.float32)
-        self.plan_until_ms = np.zeros(rows)
+        self.planned = np.zeros((rows, len(ENTRIES)), dtype=np.float32)
+        """The plan (B, P) of the present passage; NaN is left open."""
+        self.plan = self.planned.copy()
+        """What the model is told of it (B, P), see ``correct_plans``."""
+        self.plan_from, self.plan_until_ms = np.ones(rows, dtype=np.int64), np.zeros(rows)
+        """The passage's first note (B,), and when it is over."""
         self.notes = np.zeros((rows, 512, 4), dtype=np.uint8)
         """(B, room, 4), of which the first ``length`` are drawn; row 0 is the silence before the piece."""
         self.remaining_s = np.zeros((rows, 512), dtype=np.float32)
@@ -112,8 +118,23 @@ class Drafts:
             for entry, value in wish.pins.items():
                 i = ENTRIES.index(entry)
                 plan[i] = (value - self.plans.mean[i]) / self.plans.sd[i]
-            self.plan[row] = plan
+            self.planned[row] = self.plan[row] = plan
+            self.plan_from[row] = self.length
             self.plan_until_ms[row] = self.onset_ms[row] + PLAN_S * 1000
+
+    def correct_plans(self) -> None:
+        """Ask for what the passages so far lack of their plans: so a model that only leans towards a plan keeps it.
+
+        The more of a passage there is, the more of the difference is added to its plan.
+        """
+        played = self.length - self.plan_from
+        if played.max() < 1 or self.length % CORRECT_NOTES:
+            return
+        window = self.plan_from[:, None] + np.arange(played.max())
+        passage = self.notes[np.arange(len(self))[:, None], np.minimum(window, self.length - 1)]
+        measured = self.plans.standardise(measure(passage, np.maximum(played, 1)))
+        gain = (GAIN * played / (played + TRUST_NOTES)).astype(np.float32)[:, None]
+        self.plan = self.planned + gain * np.clip(self.planned - measured, -LACK_SDS, LACK_SDS)
 
     def possible_shifts(self) -> npt.NDArray[np.bool_]:
         """Which shifts (B, 145) each draft may draw: no long silence, no chord above the highest key.
@@ -212,6 +233,7 @@ def compose(
             cache.clear()
             unread = min(drafts.length, max(1, model.settings.context_notes // 2))
         drafts.renew_plans()
+        drafts.correct_plans()
         h = read(model, drafts, cache, unread, guided)
         note, ended = draw_note(model, h, drafts, sample)
         unread = 1

@@ -44,6 +44,8 @@ def main() -> None:
         step("wheel is what runs", [PYTHON, "-c", whence], target, PYTHONPATH=str(target))
         step("wheel: emogen --version", [emogen, "--version"], target, PYTHONPATH=str(target))
         step("wheel: emogen --help", [emogen, "--help"], target, PYTHONPATH=str(target))
+        compose: list[str | Path] = [emogen, "generate", "--emotion", "calm", "--seconds", "5"]
+        step("wheel: a piece by the bundled voice", compose, target, PYTHONPATH=str(target))
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ def test_what_made_a_file_is_written_into_it_and_shown(runs: Path, run: Run) -> 
         "top_p": 0.8,
         "top_k": 0,
         "min_p": 0.0,
-        "guidance": 1.0,
+        "guidance": 2.0,
         "best_of": 1,
     }
     assert json.loads(read_text(Path("x.mid"))) == manifest
@@ -304,7 +304,7 @@ def test_what_is_refused_before_composing_never_waits_for_torch(trained: Path, t
     (tmp_path / "broken.mid").write_bytes(b"broken")
     cases = [
         *((arguments, 2) for arguments in USAGE_ERRORS),
-        (("-e", "sad"), 1),
+        (("-e", "sad", "--checkpoint", "best"), 1),
         (("-e", "sad", "--checkpoint", "foreign.safetensors"), 1),
         (("-e", "sad", "--prime", "broken.mid", "--runs", str(trained)), 1),
         (("-e", "sad", "--out", "broken.mid"), 1),
@@ -549,3 +549,23 @@ def test_a_prime_that_cannot_be_read_is_named_with_the_reason(
     assert code == 1
     assert err.startswith(f"error: --prime prime.mid: {reason}")
     assert here() == before
+
+
+# ---- the bundled voice
+
+
+def test_without_a_run_the_bundled_voice_composes_and_says_so(run: Run) -> None:
+    code, _, err = run("generate", "-e", "sad", "-s", "5", "--seed", "1", "--out", "x.mid")
+    assert (code, "composing with the bundled voice, seed 1" in err) == (0, True), err
+    assert json.loads(read_text(Path("x.mid")))["checkpoint"] == "the bundled voice"
+
+
+def test_a_best_run_is_preferred_and_default_means_the_voice_even_then(runs: Path, run: Run) -> None:
+    assert "composing with tiny/best" in run(*FIVE_S)[2]
+    assert "composing with the bundled voice" in run(*FIVE_S, "--checkpoint", "default", "--force")[2]
+
+
+def test_a_run_without_a_best_checkpoint_leaves_it_to_the_voice(runs: Path, run: Run) -> None:
+    for path in checkpoint.found(runs / "tiny" / "checkpoints", "best"):
+        path.rename(path.with_name("last_epoch_000_step_00000001"))
+    assert "composing with the bundled voice" in run(*FIVE_S)[2]

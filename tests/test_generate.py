@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from itertools import count, pairwise
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor
@@ -15,9 +16,13 @@ from emogen.errors import EmogenError
 from emogen.generate import (
     AS_LEARNT,
     BEGIN_MS,
+    CORRECT_NOTES,
     FIT,
+    GAIN,
+    LACK_SDS,
     PLAN_S,
     RING_MS,
+    TRUST_NOTES,
     Drafts,
     Wish,
     draw,
@@ -29,14 +34,16 @@ from emogen.generate import (
 from emogen.model import NO_NOTE, Cache, Composer
 from emogen.musicality import silences_ms
 from emogen.notes import HIGHEST_KEY, LOWEST_KEY, Piece
-from emogen.plan import ENTRIES
+from emogen.plan import ENTRIES, measure
 from emogen.settings import SampleSettings
 from emogen.tokens import COLUMN, DURATION_MS, FAMILIES, SHIFT_MS, SIZES, SPREAD_MS, Tokens, decode, encode
 from tests import tiny
 from tests.music import random_piece
 
 PLANS = tiny.plans()
-SAMPLE = SampleSettings()
+PLAIN: dict[str, float] = {"guidance": 1, "top_p": 0.9}
+"""Half the work; guidance has its own tests."""
+SAMPLE = SampleSettings.model_validate(PLAIN)
 NOTHING = np.zeros((0, 4), dtype=np.uint8)
 LENGTHS_S = (5, 5.001, 7.3, 12, 60, 180, 600)
 
@@ -56,7 +63,7 @@ def make(model: Composer, *wishes: Wish, opening: Tokens | None = None, **sample
     def tell(seconds: float) -> None:
         assert next(notes) < 2000, "it goes on and on"
 
-    return generate(model, PLANS, wishes, SampleSettings.model_validate(sample), opening, tell)
+    return generate(model, PLANS, wishes, SampleSettings.model_validate(PLAIN | sample), opening, tell)
 
 
 def rules(**given: float) -> SampleSettings:
@@ -300,7 +307,10 @@ def reference(model: Composer, one: Wish, sample: SampleSettings) -> tuple[Piece
         drafts.add(note, SHIFT_MS[note[:, COLUMN.shift]])
 
 
-def test_the_sliding_window_equals_reading_the_latest_notes_anew(model: Composer) -> None:
+def test_the_sliding_window_equals_reading_the_latest_notes_anew(
+    model: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "GAIN", 0.0)  # what was read under an older plan is not read again under a new one
     expected, notes = reference(model, wish(30), SAMPLE)
     assert notes > 4 * model.settings.context_notes
     assert is_same(make(model, wish(30))[0], expected)
@@ -552,3 +562,51 @@ def test_a_mixture_asks_for_evidence_of_all_its_parts(model: Composer) -> None:
     with torch.inference_mode():
         speaks = [evidence(model, one)[[EMOTIONS.index("sad"), EMOTIONS.index("calm")]].sum() for one in candidates]
     assert is_same(make(model, both, best_of=4)[0], candidates[int(np.argmax(speaks))])
+
+
+# ---- plans that are kept
+
+
+def drafts_of(notes: Tokens, planned: npt.ArrayLike, begins: int = 1) -> Drafts:
+    """Two drafts that have played the same notes of a passage, which begins at that row."""
+    drafts = Drafts([wish(60), wish(60, 1)], PLANS, notes)
+    drafts.planned[:] = planned
+    drafts.plan = drafts.planned.copy()
+    drafts.plan_from[:] = begins
+    drafts.plan_until_ms[:] = 1e9
+    return drafts
+
+
+def test_what_a_passage_lacks_of_its_plan_is_asked_for_on_top() -> None:
+    notes = encode(random_piece(2, 30))[: 4 * CORRECT_NOTES - 1]
+    (measured,) = PLANS.standardise(measure(notes[None], [len(notes)]))
+    drafts = drafts_of(notes, measured + np.array([0.5, -0.5, 0.0, 9.0, -9.0, np.nan]))
+    drafts.correct_plans()
+    share = GAIN * len(notes) / (len(notes) + TRUST_NOTES)
+    expected = np.array([0.5, -0.5, 0.0, LACK_SDS, -LACK_SDS, np.nan]) * share
+    for row in drafts.plan - drafts.planned:
+        np.testing.assert_allclose(row, expected, atol=1e-5)
+
+
+def test_only_the_notes_of_the_passage_count_and_only_now_and_then() -> None:
+    notes = encode(random_piece(2, 30))[: 4 * CORRECT_NOTES - 1]
+    drafts = drafts_of(notes, 0.0, begins=1 + CORRECT_NOTES)
+    drafts.correct_plans()
+    passage = notes[CORRECT_NOTES:]
+    (measured,) = PLANS.standardise(measure(passage[None], [len(passage)]))
+    share = GAIN * len(passage) / (len(passage) + TRUST_NOTES)
+    np.testing.assert_allclose(drafts.plan[0], share * np.clip(-measured, -LACK_SDS, LACK_SDS), atol=1e-5)
+    before = drafts.plan.copy()
+    drafts.add(np.full((2, 4), 5), np.full(2, 50))
+    drafts.correct_plans()
+    assert np.array_equal(drafts.plan, before)
+
+
+def test_a_new_plan_is_told_as_it_is_drawn() -> None:
+    notes = encode(random_piece(2, 30))[: 4 * CORRECT_NOTES - 1]
+    drafts = drafts_of(notes, 0.0)
+    drafts.plan_until_ms[:] = 0
+    drafts.renew_plans()
+    drafts.correct_plans()
+    assert np.array_equal(drafts.plan, drafts.planned)
+    assert drafts.planned.any()

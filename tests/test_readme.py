@@ -49,12 +49,18 @@ def block_after(mark: str) -> str:
     return README.partition(f"<!-- {mark} -->")[2].partition("```sh\n")[2].partition("```")[0]
 
 
-@pytest.mark.parametrize(
-    "block", [block_after("main-command"), block_after("main-job")], ids=["main-command", "main-job"]
-)
-def test_the_commands_of_the_readme_do_the_main_job(
-    block: str, run: Run, dataset: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_first_command_composes_with_nothing_prepared_and_nothing_trained(run: Run) -> None:
+    (words,) = commands(block_after("main-command"))
+    assert words == ["generate", "--emotion", "happy", "--seconds", "30"]
+    code, _, err = run(*words)
+    assert code == 0, err
+    assert "composing with the bundled voice" in err
+    (piece,) = Path().glob("happy_30s_seed*.mid")
+    assert pretty_midi.PrettyMIDI(str(piece)).get_end_time() == pytest.approx(30.0, abs=0.1)
+
+
+def test_the_commands_of_the_readme_do_the_main_job(run: Run, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = block_after("main-job")
     for name, value in SMALL.items():
         monkeypatch.setenv(f"EMOGEN_MODEL__{name}", value)
     monkeypatch.setenv("EMOGEN_HOME", str(dataset.parent / "home"))
@@ -80,7 +86,7 @@ def flags_of_all_commands() -> set[str]:
                 for parameter in resolved.params:
                     yield from (*parameter.opts, *parameter.secondary_opts)
 
-    return {*walk(typer.main.get_group(app), []), *map(flag, OPTIONS), "--install-completion", "--help"}
+    return {*walk(typer.main.get_group(app), []), *map(flag, OPTIONS), "--install-completion", "--help", "--nproc-per-node"}
 
 
 def test_every_flag_the_readme_names_is_one() -> None:

@@ -23,7 +23,9 @@ from emogen.settings import Settings
 
 app = typer.Typer(no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
-Which = Annotated[str, typer.Argument(metavar="NAME", help="best, last, a checkpoint's name, RUN/best, or a path.")]
+Which = Annotated[
+    str, typer.Argument(metavar="NAME", help="best, last, a checkpoint's name, RUN/best, a path, or default.")
+]
 
 
 @app.command("list")
@@ -92,7 +94,8 @@ def show(which: Which = "best", as_json: Json = False, *, settings: Settings) ->
         return
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in _facts(path, meta).items():
-        table.add_row(name, escape(value))
+        if value:
+            table.add_row(name, escape(value))
     output.print(table)
 
 
@@ -107,6 +110,9 @@ def _facts(path: Path, meta: Meta) -> dict[str, str]:
         "trained": f"{meta.epoch} epochs, {meta.step:,} steps",
         "model": f"{model.size}: {meta.parameters / 1e6:.1f} M parameters, d_model {model.d_model}, "
         f"{model.n_layers} layers, {model.n_heads} heads, context {model.context_notes} notes",
+        "begun from": f"{meta.init}, trained on {', '.join(facts.name for facts in meta.ancestors)}"
+        if meta.init
+        else "",
         "emotions": ", ".join(meta.emotions),
         "vocabulary": meta.vocabulary,
         "data": f"{meta.dataset.name} ({', '.join(f'{n:,} {split}' for split, n in meta.dataset.clips.items())} clips)",
