@@ -1,7 +1,8 @@
 """How well a model obeys, how musical it is and whether it copies: many pieces, measured beside real music.
 
 Real music is always the corpus's test songs, which nothing here has learnt from. Generated pieces are heard as the
-tokens tell them, as the real ones are. Everything comes back as one tree of plain numbers, ready for JSON.
+tokens tell them, as the real ones are. Everything comes back as one tree of plain numbers, ready for JSON. (Above 300
+lines: nine sections of the page, each a function that can be read alone.)
 
 Overlap of two distributions: the area under both of their kernel density estimates, after L.-C. Yang and A. Lerch, "On
 the evaluation of generative models in music", Neural Computing and Applications 32 (2020).

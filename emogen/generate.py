@@ -1,7 +1,8 @@
 """Generation: notes drawn one after the other while the time remaining counts down.
 
 All pieces of a call are one batch; after n steps each has n notes. The countdown is a condition of the model, so it
-aims its ending; a few rules of the keyboard and the clock keep every draw possible; ``fit`` closes what is left.
+aims its ending; a few rules of the keyboard and the clock keep every draw possible; ``fit`` closes what is left. (Above
+300 lines: whoever changes how notes are drawn finds all of it here.)
 """
 
 from __future__ import annotations
