@@ -1,7 +1,7 @@
 """Make a corpus ready: read and encode its clips in parallel and write the cache that ``corpus.open_corpus`` opens.
 
-``sources`` says which clips there are, ``split`` who may see them and what their emotions are. (Above 300 lines: workers
-that end cleanly take their room.)
+``sources`` says which clips there are, ``split`` who may see them and what their emotions are.
+(Above 300 lines: workers that end cleanly take their room.)
 """
 
 from __future__ import annotations
