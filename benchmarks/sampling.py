@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from emogen import checkpoint
 from emogen.copies import Memory
 from emogen.corpus import open_corpus
 from emogen.ear import BUNDLED, Ear
 from emogen.evaluate import breakage, coherence, composed, heard, labelled, music, obedience, planned_wishes, variety
-from emogen.model import Composer
+from emogen.generate import open_model
 from emogen.settings import SampleSettings, load
 
 SEED = 1_000_000
@@ -40,12 +39,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     settings = load().settings
     path = checkpoint.resolve(args.checkpoint, settings.paths.runs)
     meta = checkpoint.read_meta(path)
-    model, plans = Composer(meta.model), checkpoint.plans_of(path, meta)
-    checkpoint.load_into(model, path)
+    plans = checkpoint.plans_of(path, meta)
+    model = open_model(path, meta, SampleSettings(threads=args.threads))
     corpus, ear = open_corpus(settings.paths.data_home, args.data), Ear.load(args.ear)
     training, real = Memory.training(corpus), labelled(corpus, "valid", args.seconds)
     songs = labelled(corpus, "train", args.seconds)

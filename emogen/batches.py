@@ -39,12 +39,13 @@ class Batch(NamedTuple):
 
 
 def plan_table(corpus: Corpus, longest: int, seed: int, scale: plan.PlanTable | None = None) -> plan.PlanTable:
-    """The table of the training clips' plans, long clips in parts of ``longest`` notes; see ``PlanTable.of``.
+    """The table of the plans of the training clips, of each its first ``longest`` notes; see ``PlanTable.of``.
 
     Raises:
         EmogenError: there is no training clip.
     """
     windows = cut(corpus, corpus.clips("train"), longest, None)
+    windows = windows[windows[:, 1] == 0]  # one a clip: in parts, dense clips would count more than others
     if not len(windows):
         raise EmogenError("the prepared corpus has no training clips", "prepare a larger one: emogen prepare FOLDER")
     plans = []
@@ -197,6 +198,8 @@ def hide(
     """Hide conditions in place, so that each can be missing: what is hidden becomes zeros (emotion) or NaN."""
     rows = len(emotion)
     emotion[rng.random(rows) < by.drop_emotion] = 0
-    plans[rng.random(plans.shape) < by.drop_plan_entry] = np.nan
+    hidden = rng.random(plans.shape) < by.drop_plan_entry
+    hidden[:, plan.HARMONY] = hidden[:, plan.HARMONY][:, :1]
+    plans[hidden] = np.nan
     plans[rng.random(rows) < by.drop_plan] = np.nan
     remaining_s[rng.random(rows) < by.drop_remaining] = np.nan

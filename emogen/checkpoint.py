@@ -32,8 +32,8 @@ from emogen.settings import ModelSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.nn import Module
 
+    from emogen.model import Composer
     from emogen.plan import PlanTable
 
 FORMAT = 1
@@ -161,12 +161,12 @@ def write_half(path: Path, file: Path) -> None:
         EmogenError: a weight is too large for half precision.
     """
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save as serialise
 
     weights = {name: tensor.half() for name, tensor in load_weights(path).items()}
     if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
         raise EmogenError(f"a weight of {path} is beyond half precision", "export it without --half")
-    save_file(weights, file, metadata={"emogen": read_meta(path).model_dump_json(indent=1)})
+    file.write_bytes(serialise(weights, metadata={"emogen": read_meta(path).model_dump_json(indent=1)}))
 
 
 def found(folder: Path, kind: str) -> list[Path]:
@@ -314,8 +314,10 @@ def read_meta(path: Path) -> Meta:
     return meta
 
 
-def plans_of(path: Path, meta: Meta) -> PlanTable:
+def plans_of(path: Path, meta: Meta, older: bool = False) -> PlanTable:
     """The plans of a checkpoint that this emogen can use. (Looking at one needs neither this nor numpy's import.)
+
+    An ``older`` one may lack the newest entries: enough to begin a training from, not to compose with.
 
     Raises:
         EmogenError: its tokens, emotions or plans are not those of this emogen.
@@ -327,8 +329,12 @@ def plans_of(path: Path, meta: Meta) -> PlanTable:
         plans = PlanTable.model_validate(meta.plan)
     except ValidationError as error:
         raise EmogenError(f"the plans of {path} are damaged: {error.errors()[0]['msg']}", TAKE_ANOTHER) from None
-    if (meta.vocabulary, meta.emotions, plans.entries) != (tokens.fingerprint(), EMOTIONS, ENTRIES):
+    known = ENTRIES[: len(plans.entries)]
+    if (meta.vocabulary, meta.emotions, plans.entries) != (tokens.fingerprint(), EMOTIONS, known):
         raise EmogenError(f"{path} speaks of other tokens, emotions or plans than this emogen", TOO_OLD)
+    if known != ENTRIES and not older:
+        hint = f"teach it them: emogen train --init {path}"
+        raise EmogenError(f"{path} does not know all entries of this emogen's plans", hint)
     return plans
 
 
@@ -345,15 +351,16 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise EmogenError(f"the weights of {path} cannot be read: {error}", TAKE_ANOTHER) from None
 
 
-def load_into(model: Module, path: Path) -> None:
-    """Give a network the weights of a checkpoint.
+def load_into(model: Composer, path: Path) -> None:
+    """Give a network the weights of a checkpoint; plan entries that it does not know have no effect then.
 
     Raises:
         EmogenError: they cannot be read, or are those of a network of another shape.
     """
+    weights = load_weights(path)
     try:
-        model.load_state_dict(load_weights(path))
-    except RuntimeError:
+        model.take(weights)
+    except (RuntimeError, LookupError):
         hint = "use the emogen that made it, or train anew"
         raise EmogenError(f"the weights of {path} do not fit this emogen's network", hint) from None
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from emogen.notes import Floats
 
 FARTHEST = 4.0
 """Standard deviations beyond which a feature counts as just so far: what was never seen proves no more than that."""

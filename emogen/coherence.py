@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emogen.classifier import Classifier, Floats
+from emogen.classifier import Classifier
 from emogen.musicality import key_fit
-from emogen.notes import HIGHEST_KEY, LOWEST_KEY, Ints, Piece
+from emogen.notes import HIGHEST_KEY, LOWEST_KEY, Floats, Ints, Piece
 from emogen.tokens import CHORD_MS, GRID_MS, decode, encode
 
 KINDS = ("shuffled", "detuned", "moved", "slipped")

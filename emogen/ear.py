@@ -59,7 +59,7 @@ class Ear:
 
     def save(self, file: Path) -> None:
         """Write it as one file of numbers in half precision."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save as serialise
 
         parts = {"judge": self.judge.arrays(), "coherence": self.coherence.arrays()}
         arrays = {
@@ -69,7 +69,7 @@ class Ear:
         }
         known = {"format": FORMAT, "dataset": self.dataset, "scores": self.scores._asdict()}
         with files.whole(file) as draft:
-            save_file(arrays, draft, metadata={"ear": json.dumps(known)})
+            draft.write_bytes(serialise(arrays, metadata={"ear": json.dumps(known)}))
 
     @classmethod
     def load(cls, file: Path = BUNDLED) -> Ear:

@@ -26,15 +26,15 @@ from emogen.corpus import Corpus
 from emogen.ear import Ear
 from emogen.emotion import EMOTIONS, QUADRANT_OF
 from emogen.features import hear
-from emogen.generate import AT_ONCE, Wish, generate
-from emogen.judge import arousal, valence
+from emogen.generate import Wish, generate_all
+from emogen.judge import hits
 from emogen.midi import midi_bytes, read_piece
-from emogen.model import Composer
-from emogen.musicality import Floats, measure
-from emogen.notes import Piece
-from emogen.plan import ENTRIES, PlanTable
+from emogen.model import NO_NOTE, Composer
+from emogen.musicality import measure
+from emogen.notes import Floats, Piece
+from emogen.plan import ENTRIES, HARMONY, PlanTable
 from emogen.settings import SampleSettings
-from emogen.tokens import FAMILIES, Tokens, decode, encode
+from emogen.tokens import COLUMN, FAMILIES, Tokens, decode, encode
 
 LENGTHS_S = (10.0, 30.0, 60.0, 180.0)
 """Lengths at which the error is measured, with a piece of each emotion."""
@@ -116,10 +116,10 @@ def labelled(corpus: Corpus, split: str, seconds: float | None) -> Heard:
 
 
 def planned_wishes(plans: PlanTable, count: int, seconds: float, seed: int) -> tuple[list[Wish], Floats]:
-    """Wishes, ``count`` for each emotion, with plans of real clips of it, and these plans (N, P), standardised."""
-    wishes, wanted = [], []
+    """Wishes, ``count`` for each emotion, with plans typical of it, and these plans (N, P), standardised."""
+    wishes, wanted, typical = [], [], plans.typical()
     for e, name in enumerate(EMOTIONS):
-        table = np.array(plans.by_emotion.get(name) or np.zeros((1, len(ENTRIES))))
+        table = typical.get(name, np.zeros((1, len(ENTRIES)), dtype=np.float32))
         for number in range(count):
             row = table[np.random.default_rng([seed, e, number]).integers(len(table))]
             raw = row * np.array(plans.sd) + np.array(plans.mean)
@@ -132,17 +132,9 @@ def planned_wishes(plans: PlanTable, count: int, seconds: float, seed: int) -> t
 def composed(
     model: Composer, plans: PlanTable, wishes: Sequence[Wish], sample: SampleSettings, tell: Callable[[float], None]
 ) -> list[Piece]:
-    """A piece for each wish, some at a time."""
-    pieces: list[Piece] = []
-    total_s, at_once = sum(wish.seconds for wish in wishes), max(1, AT_ONCE // sample.best_of)
-    for first in range(0, len(wishes), at_once):
-        before_s = sum(wish.seconds for wish in wishes[:first])
-
-        def tell_more(done_s: float, before_s: float = before_s) -> None:
-            tell((before_s + done_s) / total_s)
-
-        pieces += generate(model, plans, wishes[first : first + at_once], sample, tell=tell_more)
-    return pieces
+    """A piece for each wish; ``tell`` is told which share of the music is there."""
+    total_s = sum(wish.seconds for wish in wishes)
+    return list(generate_all(model, plans, wishes, sample, tell=lambda seconds: tell(seconds / total_s)))
 
 
 def heard(pieces: list[Piece], wishes: Sequence[Wish]) -> Heard:
@@ -163,7 +155,7 @@ def likelihood(model: Composer, plans: PlanTable, corpus: Corpus, tell: Tell) ->
         tell("listening", step / len(windows))
         batch = batches.batch(0, step)
         label = corpus.emotion[windows[step][:, 0]]  # -1, the last row, for none
-        struck = (batch.notes[:, 1:, 1] < 88).sum(1).numpy()
+        struck = (batch.notes[:, 1:, COLUMN.pitch] != NO_NOTE[COLUMN.pitch]).sum(1).numpy()
         np.add.at(notes, label, struck)
         for known in (0, 1):
             given = (batch.notes, batch.emotion * known, batch.plan, batch.remaining_s)
@@ -184,15 +176,11 @@ def obedience(ear: Ear, music: Heard) -> Report:
     """What the judge says of pieces: accuracies with 95 % intervals, and the confusion (wanted, heard) of quadrants."""
     chance = ear.judge.probabilities(music.pieces)  # (N, 4)
     found, wanted = chance.argmax(1) + 1, music.quadrant
-    right = {
-        "quadrant": found == wanted,
-        "arousal": (arousal(chance) > 0.5) == np.isin(wanted, (1, 2)),
-        "valence": (valence(chance) > 0.5) == np.isin(wanted, (1, 4)),
-    }
+    right = hits(chance, wanted)
     confusion = np.zeros((4, 4), dtype=int)
     np.add.at(confusion, (wanted - 1, found - 1), 1)
     return {
-        **{name: accuracy(hits, music.song) for name, hits in right.items()},
+        **{name: accuracy(each, music.song) for name, each in right.items()},
         "by_quadrant": [float(right["quadrant"][wanted == q].mean()) for q in range(1, 5) if (wanted == q).any()],
         "confusion": confusion.tolist(),
     }
@@ -208,7 +196,7 @@ def accuracy(hits: npt.NDArray[np.bool_], song: npt.NDArray[np.int64]) -> Report
 
 
 def steering(pieces: Heard, wanted: Floats) -> Report:
-    """Plan entries wanted (N, P; standardised by whatever scale) and obtained: their correlation.
+    """Plan entries wanted (N, P; standardised by whatever scale) and obtained: their correlation, the harmony's as one.
 
     The error is what remains of the wanted spread: the SD of what a line through the pairs leaves unexplained.
     """
@@ -218,9 +206,10 @@ def steering(pieces: Heard, wanted: Floats) -> Report:
         padded[row, : len(notes)] = notes
     obtained = plan.measure(padded, np.maximum(lengths, 1)).astype(float)
     report = {}
-    for index, name in enumerate(ENTRIES):
-        correlation = float(np.corrcoef(wanted[:, index], obtained[:, index])[0, 1])
-        error = float(obtained[:, index].std() * np.sqrt(1 - correlation**2))
+    own = {name: slice(index, index + 1) for index, name in enumerate(ENTRIES[: HARMONY.start])}
+    for name, columns in {**own, "harmony": HARMONY}.items():
+        correlation = float(np.corrcoef(wanted[:, columns].ravel(), obtained[:, columns].ravel())[0, 1])
+        error = float(obtained[:, columns].std() * np.sqrt(1 - correlation**2))
         report[name] = {"correlation": correlation, "error": error}
     return report
 
@@ -238,7 +227,7 @@ def music(pieces: Heard, real: Heard, training: Heard) -> Report:
     two overlap tells what an overlap is worth. A quadrant that lacks one of the three is left out.
     """
     values = {
-        name: np.array([[getattr(measure(piece), one) for one in MEASURES] for piece in some.pieces], dtype=float)
+        name: np.array([[getattr(found, one) for one in MEASURES] for found in map(measure, some.pieces)], dtype=float)
         for name, some in (("generated", pieces), ("test", real), ("train", training))
     }
     report: Report = {}

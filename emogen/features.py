@@ -17,10 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from emogen.musicality import key_fit
-from emogen.notes import Ints, Piece
+from emogen.notes import Floats, Ints, Piece
 from emogen.tokens import decode, encode
-
-Floats = npt.NDArray[np.float64]
 
 WINDOW_S = 12
 FEWEST_CHORDS = 4

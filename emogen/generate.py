@@ -7,34 +7,46 @@ aims its ending; a few rules of the keyboard and the clock keep every draw possi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from emogen.checkpoint import Meta, load_into
+from emogen.compute import default_threads, is_out_of_memory, pick_device
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
 from emogen.model import NO_NOTE, Cache, Composer
-from emogen.notes import Ints, Piece
-from emogen.plan import ENTRIES, PlanTable, measure
+from emogen.notes import LOWEST_KEY, Ints, Piece
+from emogen.plan import ENTRIES, HARMONY, PlanTable, measure
 from emogen.settings import SampleSettings
-from emogen.tokens import COLUMN, DURATION_MS, SHIFT_MS, SIZES, Tokens, decode, encode
+from emogen.tokens import COLUMN, DURATION_MS, SHIFT_MS, SIZES, Tokens, decode, encode, nearest
 
 AT_ONCE = 32
 """Pieces to compose as one batch: each takes memory (13 MB with a base model, twice that with guidance)."""
 SILENCE_MS = 2900
 """No note is drawn after a longer silence; with what ``fit`` may add it stays below 3 s."""
+PAUSE_MS = 2000
+"""Onsets are no further apart but before the end; in real clips one time in 500 is longer. Without it a model now and
+then takes a long note for the end of its song, and waits for seconds."""
 BEGIN_MS = 500
 """A piece's first note is struck at the latest here."""
 AS_LEARNT = SampleSettings(temperature=1, top_p=1, top_k=0, min_p=0)
-"""How onsets are drawn, whatever is set."""
+"""How all but pitches are drawn, whatever is set: truncated, rhythm collapses into "now" and notes grow short."""
 PLAN_S = 40.0
-"""A plan holds for so long, then another one of the emotion is drawn."""
-CORRECT_NOTES, TRUST_NOTES, LACK_SDS, GAIN = 8, 32, 2.0, 1.5
+"""A plan holds for so long, then another one of the emotion is drawn; the harmony stays."""
+NEAREST = 8
+"""Plans to draw from where the mode is given: those whose own is nearest to it."""
+CORRECT_NOTES, TRUST_NOTES, LACK_SDS, GAIN = 8, 32, 3.0, 3.0
 """Plans are corrected at every so many notes: by half of the gain after so many notes, and for lacks of so many SDs."""
+PITCH_PULL, SHIFT_PULL = 0.15, 0.1
+"""How much likelier, in nats, pitches become for each SD that a passage lacks of their class, and shifts for each SD of
+density by each halving (of their time and 50 ms); times the guidance."""
 FIT = 0.02
 """Largest share by which a finished piece is stretched or pressed to its length."""
 RING_MS = 250
@@ -54,6 +66,8 @@ class Wish:
     """Plan entries (see ``plan.ENTRIES``) that are not drawn but given, in the entries' own units."""
     candidate: int = 0
     """Which of several pieces for the same wish, see ``SampleSettings.best_of``."""
+    tonic: int | None = None
+    """The key's first note, 0 (C) to 11 (B), where that is given."""
 
 
 class Drafts:
@@ -61,7 +75,7 @@ class Drafts:
 
     def __init__(self, wishes: Sequence[Wish], plans: PlanTable, opening: Tokens) -> None:
         rows = len(wishes)
-        self.wishes, self.plans = wishes, plans
+        self.wishes, self.plans, self.typical = wishes, plans, plans.typical()
         self.row = np.arange(rows)
         """Which wish (B,) each draft is for."""
         self.end_ms = np.array([round(wish.seconds * 1000) for wish in wishes])
@@ -71,6 +85,8 @@ class Drafts:
         """The plan (B, P) of the present passage; NaN is left open."""
         self.plan = self.planned.copy()
         """What the model is told of it (B, P), see ``correct_plans``."""
+        self.lack = np.zeros((rows, len(ENTRIES)), dtype=np.float32)
+        """What the passage so far lacks of its plan (B, P)."""
         self.plan_from, self.plan_until_ms = np.ones(rows, dtype=np.int64), np.zeros(rows)
         """The passage's first note (B,), and when it is over."""
         self.notes = np.zeros((rows, 512, 4), dtype=np.uint8)
@@ -81,6 +97,10 @@ class Drafts:
         self.onset_ms = np.zeros(rows, dtype=np.int64)
         self.release_ms = np.zeros((rows, SIZES[COLUMN.pitch]), dtype=np.int64)
         """When each key (B, 88) is released: striking it again ends the note before."""
+        self.held = self.notes[:, :, COLUMN.duration].copy()
+        """The durations (B, room) that ``notes`` come to have by that."""
+        self.struck = np.zeros((rows, SIZES[COLUMN.pitch]), dtype=np.int64)
+        """Which of ``notes`` each key (B, 88) played last."""
         self.pitch = np.full(rows, NO_NOTE[COLUMN.pitch])
         self.add(np.full((rows, 4), NO_NOTE), np.zeros(rows, dtype=np.int64))
         for note in opening:
@@ -94,12 +114,20 @@ class Drafts:
         if self.length == self.notes.shape[1]:
             self.notes = np.concatenate([self.notes, np.zeros_like(self.notes)], axis=1)
             self.remaining_s = np.concatenate([self.remaining_s, np.zeros_like(self.remaining_s)], axis=1)
+            self.held = np.concatenate([self.held, np.zeros_like(self.held)], axis=1)
         self.onset_ms = self.onset_ms + shift_ms
         self.pitch = note[:, COLUMN.pitch]
-        if self.length:
-            self.release_ms[np.arange(len(self)), self.pitch] = self.onset_ms + DURATION_MS[note[:, COLUMN.duration]]
         self.notes[:, self.length] = note
         self.remaining_s[:, self.length] = (self.end_ms - self.onset_ms) / 1000
+        self.held[:, self.length] = note[:, COLUMN.duration]
+        if self.length:
+            key = np.arange(len(self)), self.pitch
+            again = np.flatnonzero(self.release_ms[key] > self.onset_ms)
+            before = self.struck[key][again]
+            held_s = self.remaining_s[again, before] - self.remaining_s[again, self.length]
+            self.held[again, before] = nearest(DURATION_MS, held_s * 1000)
+            self.release_ms[key] = self.onset_ms + DURATION_MS[note[:, COLUMN.duration]]
+            self.struck[key] = self.length
         self.length += 1
 
     def keep(self, rows: Ints) -> None:
@@ -110,16 +138,23 @@ class Drafts:
         self.rngs = [self.rngs[row] for row in rows]
 
     def renew_plans(self) -> None:
-        """Draw a plan for each draft whose last one has run out, from those of real clips of its emotion."""
+        """Draw a plan for each draft whose last one has run out, from those of real clips typical of its emotion."""
         for row in np.flatnonzero(self.onset_ms >= self.plan_until_ms):
             rng, wish = self.rngs[row], self.wishes[self.row[row]]
             name = str(rng.choice(list(wish.emotion), p=list(wish.emotion.values())))
-            of_emotion = self.plans.by_emotion.get(name, ())
-            plan = np.array(of_emotion[rng.integers(len(of_emotion))]) if of_emotion else np.full(len(ENTRIES), np.nan)
-            for entry, value in wish.pins.items():
-                i = ENTRIES.index(entry)
-                plan[i] = (value - self.plans.mean[i]) / self.plans.sd[i]
+            of_emotion = self.typical.get(name, np.full((1, len(ENTRIES)), np.nan, dtype=np.float32))
+            pins = np.array([wish.pins.get(entry, np.nan) for entry in ENTRIES])
+            pinned = self.plans.standardise(pins)
+            if "mode" in wish.pins:  # with a harmony that has it
+                mode = ENTRIES.index("mode")
+                of_emotion = of_emotion[np.abs(of_emotion[:, mode] - pinned[mode]).argsort()[:NEAREST]]
+            plan = np.where(np.isnan(pins), of_emotion[rng.integers(len(of_emotion))], pinned)
+            if wish.tonic is not None:
+                plan = self.plans.moved_to(wish.tonic, plan)
+            if self.plan_until_ms[row]:  # a piece stays in its key
+                plan[HARMONY] = self.planned[row, HARMONY]
             self.planned[row] = self.plan[row] = plan
+            self.lack[row] = 0
             self.plan_from[row] = self.length
             self.plan_until_ms[row] = self.onset_ms[row] + PLAN_S * 1000
 
@@ -132,31 +167,47 @@ class Drafts:
         if played.max() < 1 or self.length % CORRECT_NOTES:
             return
         window = self.plan_from[:, None] + np.arange(played.max())
-        passage = self.notes[np.arange(len(self))[:, None], np.minimum(window, self.length - 1)]
-        measured = self.plans.standardise(measure(passage, np.maximum(played, 1)))
+        passage = np.arange(len(self))[:, None], np.minimum(window, self.length - 1)
+        notes = self.notes[passage]
+        notes[..., COLUMN.duration] = self.held[passage]
+        measured = self.plans.standardise(measure(notes, np.maximum(played, 1)))
         gain = (GAIN * played / (played + TRUST_NOTES)).astype(np.float32)[:, None]
-        self.plan = self.planned + gain * np.clip(self.planned - measured, -LACK_SDS, LACK_SDS)
+        self.lack = gain * np.clip(self.planned - measured, -LACK_SDS, LACK_SDS)
+        self.plan = self.planned + self.lack
 
-    def possible_shifts(self) -> npt.NDArray[np.bool_]:
-        """Which shifts (B, 145) each draft may draw: no long silence, no chord above the highest key.
+    def pull(self, family: int) -> npt.NDArray[np.float32]:
+        """What is added to a family's logits (B, size) for the passage to have the density and harmony that it lacks.
 
-        A shift that reaches the end of the piece ends it; that is a draw like any other.
+        The model is told of both as well (see ``correct_plans``); this works where it does not follow.
         """
-        sounds_ms = np.maximum(self.release_ms.max(axis=1) - self.onset_ms, 0)
-        longest_ms = np.where(self.pitch == NO_NOTE[COLUMN.pitch], BEGIN_MS, sounds_ms + SILENCE_MS)
-        possible = longest_ms[:, None] >= SHIFT_MS
-        possible[:, 0] &= self.pitch != SIZES[COLUMN.pitch] - 1
+        lack = np.nan_to_num(self.lack)
+        if family == COLUMN.shift:
+            return SHIFT_PULL * lack[:, [ENTRIES.index("density")]] * -np.log2(SHIFT_MS + 50, dtype=np.float32)
+        if family == COLUMN.pitch:
+            return PITCH_PULL * lack[:, HARMONY][:, (np.arange(SIZES[family]) + LOWEST_KEY) % 12]
+        return np.zeros((len(self), 1), dtype=np.float32)
+
+    def possible(self, family: int, shift: Ints) -> npt.NDArray[np.bool_]:
+        """Which ids (B, size) of a family each draft may draw, its shift (B,) known: what a hand and the clock allow.
+
+        No long silence or pause; no chord above the highest key; in a chord, pitches above the note before; durations
+        that end with the piece or before (the shortest in any case). A shift that reaches the end of the piece ends
+        it; that is a draw like any other.
+        """
+        possible = np.ones((len(self), SIZES[family]), dtype=bool)
+        if family == COLUMN.shift:
+            sounds_ms = np.maximum(self.release_ms.max(axis=1) - self.onset_ms, 0)
+            longest_ms = np.where(self.pitch == NO_NOTE[COLUMN.pitch], BEGIN_MS, sounds_ms + SILENCE_MS)
+            ends = (self.end_ms - self.onset_ms)[:, None] <= SHIFT_MS
+            possible = (longest_ms[:, None] >= SHIFT_MS) & (ends | (SHIFT_MS <= PAUSE_MS))
+            possible[:, 0] &= self.pitch != SIZES[COLUMN.pitch] - 1
+        elif family == COLUMN.pitch:
+            in_chord = (shift == 0) & (self.pitch < NO_NOTE[COLUMN.pitch])
+            possible &= np.arange(SIZES[family]) > np.where(in_chord, self.pitch.astype(int), -1)[:, None]
+        elif family == COLUMN.duration:
+            left_ms = self.end_ms - self.onset_ms - SHIFT_MS[shift]
+            possible = np.maximum(left_ms, DURATION_MS[0])[:, None] >= DURATION_MS
         return possible
-
-    def possible_pitches(self, shift: Ints) -> npt.NDArray[np.bool_]:
-        """Which pitches (B, 88): in a chord, those above the note before."""
-        in_chord = (shift == 0) & (self.pitch < NO_NOTE[COLUMN.pitch])
-        return np.arange(SIZES[COLUMN.pitch]) > np.where(in_chord, self.pitch.astype(int), -1)[:, None]
-
-    def possible_durations(self, shift: Ints) -> npt.NDArray[np.bool_]:
-        """Which durations (B, 95): those that end with the piece or before (the shortest in any case)."""
-        left_ms = self.end_ms - self.onset_ms - SHIFT_MS[shift]
-        return np.maximum(left_ms, DURATION_MS[0])[:, None] >= DURATION_MS
 
 
 @torch.inference_mode()
@@ -188,6 +239,47 @@ def generate(
     obeys = [evidence(model, piece) @ weights(wish) for piece, wish in zip(pieces, candidates, strict=True)]
     best = np.reshape(obeys, (len(wishes), n)).argmax(1)
     return [pieces[n * row + number] for row, number in enumerate(best)]
+
+
+def generate_all(
+    model: Composer,
+    plans: PlanTable,
+    wishes: Sequence[Wish],
+    sample: SampleSettings,
+    opening: Tokens | None = None,
+    tell: Callable[[float], None] = lambda seconds: None,
+) -> Iterator[Piece]:  # six, as generate
+    """A piece for each wish, as ``generate``; some at a time, so any number of them takes the memory of a few.
+
+    Raises:
+        EmogenError: as ``generate``; or memory is too small even so.
+    """
+    at_once = max(1, AT_ONCE // sample.best_of)
+    before_s = 0.0
+    for first in range(0, len(wishes), at_once):
+        some = wishes[first : first + at_once]
+        try:
+            pieces = generate(model, plans, some, sample, opening, partial(_tell_more, tell, before_s))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            hint = "close other programs, or try --device cpu"
+            raise EmogenError(f"out of memory on {model.device}", hint) from None
+        yield from pieces
+        before_s += sum(wish.seconds for wish in some)
+
+
+def _tell_more(tell: Callable[[float], None], before_s: float, seconds: float) -> None:
+    tell(before_s + seconds)
+
+
+def open_model(path: Path, meta: Meta, sample: SampleSettings) -> Composer:
+    """The network of a checkpoint, where the settings want it, with as many threads as they say."""
+    device = pick_device(sample.device)
+    torch.set_num_threads(sample.threads or default_threads())
+    model = Composer(meta.model)
+    load_into(model, path)
+    return model.to(device)
 
 
 def weights(wish: Wish) -> npt.NDArray[np.float32]:
@@ -281,14 +373,11 @@ def draw_note(model: Composer, h: Tensor, drafts: Drafts, sample: SampleSettings
         if sample.guidance != 1:
             told, untold = logits.chunk(2)
             logits = untold + sample.guidance * (told - untold)
-        if family == COLUMN.shift:  # one temperature for all makes rhythm collapse into "now": it is drawn as learnt
-            possible = drafts.possible_shifts()
-            note[:, family] = draw(logits, possible, chance[:, family])
+        logits = logits + sample.guidance * torch.from_numpy(drafts.pull(family))
+        rule = sample if family == COLUMN.pitch else AS_LEARNT
+        note[:, family] = draw(logits, drafts.possible(family, note[:, COLUMN.shift]), chance[:, family], rule)
+        if family == COLUMN.shift:
             ended = drafts.onset_ms + SHIFT_MS[note[:, family]] >= drafts.end_ms
-        else:
-            rule = drafts.possible_pitches if family == COLUMN.pitch else drafts.possible_durations
-            possible = rule(note[:, COLUMN.shift]) if family != COLUMN.velocity else np.ones(logits.shape, dtype=bool)
-            note[:, family] = draw(logits, possible, chance[:, family], sample)
         if family < 3:
             drawn = torch.from_numpy(note[:, family]).to(h.device)
             h = model.see(family, h, drawn.repeat(len(h) // len(drawn)))
@@ -322,9 +411,14 @@ def draw(
 
 
 def fit(piece: Piece, seconds: float) -> Piece:
-    """The piece, released at exactly ``seconds``: stretched by at most FIT; then its last sound rings on."""
+    """The piece, released at exactly ``seconds``: stretched by at most FIT; then its last sound rings on.
+
+    What would be struck too late to sound, within RING_MS of the end, is left out.
+    """
     end_ms = round(seconds * 1000)
-    piece = piece.stretch(float(np.clip(end_ms / piece.end_ms, 1 - FIT, 1 + FIT))).crop(0, end_ms)
-    release_ms = piece.onset_ms + piece.duration_ms
-    release_ms[release_ms >= piece.end_ms - RING_MS] = end_ms
-    return Piece.of(piece.onset_ms, piece.pitch, piece.velocity, release_ms - piece.onset_ms)
+    piece = piece.stretch(float(np.clip(end_ms / piece.end_ms, 1 - FIT, 1 + FIT)))
+    sounds = piece.onset_ms <= max(piece.onset_ms[0], end_ms - RING_MS)
+    onset_ms, pitch, velocity = piece.onset_ms[sounds], piece.pitch[sounds], piece.velocity[sounds]
+    release_ms = np.minimum(onset_ms + piece.duration_ms[sounds], end_ms)
+    release_ms[release_ms >= release_ms.max() - RING_MS] = end_ms
+    return Piece.of(onset_ms, pitch, velocity, release_ms - onset_ms)

@@ -17,9 +17,8 @@ import numpy.typing as npt
 from emogen.classifier import Classifier
 from emogen.errors import EmogenError
 from emogen.features import NAMES, hear
-from emogen.notes import Piece
+from emogen.notes import Floats, Piece
 
-Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.integer[Any]]
 
 L2 = 0.1
@@ -98,13 +97,18 @@ def valence(probabilities: Floats) -> Floats:
     return probabilities[..., 0] + probabilities[..., 3]
 
 
+def hits(probabilities: Floats, quadrant: Labels) -> dict[str, npt.NDArray[np.bool_]]:
+    """Where (N,) the likeliest quadrant, arousal and valence of (N, 4) are those of the quadrants (N,) 1..4."""
+    return {
+        "quadrant": probabilities.argmax(1) + 1 == quadrant,
+        "arousal": (arousal(probabilities) > 0.5) == np.isin(quadrant, (1, 2)),
+        "valence": (valence(probabilities) > 0.5) == np.isin(quadrant, (1, 4)),
+    }
+
+
 def score(probabilities: Floats, quadrant: Labels) -> Scores:
-    """How often the likeliest quadrant, arousal and valence of (N, 4) are those of the quadrants (N,) 1..4."""
-    return Scores(
-        quadrant=float((probabilities.argmax(1) + 1 == quadrant).mean()),
-        arousal=float(((arousal(probabilities) > 0.5) == np.isin(quadrant, (1, 2))).mean()),
-        valence=float(((valence(probabilities) > 0.5) == np.isin(quadrant, (1, 4))).mean()),
-    )
+    """How often, see ``hits``."""
+    return Scores(**{name: float(each.mean()) for name, each in hits(probabilities, quadrant).items()})
 
 
 def cross_validate(

@@ -145,6 +145,12 @@ class Composer(nn.Module):
         """Where the weights are."""
         return self.shift_s.device
 
+    def take(self, weights: dict[str, Tensor]) -> None:
+        """Take on the weights of another; plan entries that it lacks, the newest ones, have no effect then."""
+        by_entry = weights["plan.weight"].reshape(CONDITION_WIDTH, 2, -1)  # of the values, of whether they are known
+        missing = max(len(ENTRIES) - by_entry.shape[2], 0)
+        self.load_state_dict({**weights, "plan.weight": F.pad(by_entry, (0, missing)).flatten(1)})
+
     def condition(self, emotion: Tensor, plan: Tensor, remaining_s: Tensor) -> Tensor:
         """c (B, T, C) of emotion weights (B, E; zeros: none), plan (B, P; NaN: unknown), time (B, T; NaN: unknown)."""
         known = ~plan.isnan()

@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emogen.notes import Piece
-
-Floats = npt.NDArray[np.float64]
+from emogen.notes import Floats, Piece
 
 MAJOR = np.array([6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88])
 MINOR = np.array([6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17])
@@ -28,18 +26,18 @@ REPEATED = 6
 TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 
 
-def _unit(profile: Floats) -> Floats:
+def unit(profile: Floats) -> Floats:
     """Profiles (..., 12) with mean 0 and length 1, so that a dot product is a correlation; flat ones become 0."""
     centred = profile - profile.mean(-1, keepdims=True)
     return centred / np.maximum(np.linalg.norm(centred, axis=-1, keepdims=True), 1e-9)
 
 
-_KEYS = _unit(np.array([np.roll(mode, tonic) for mode in (MAJOR, MINOR) for tonic in range(12)]))
+_KEYS = unit(np.array([np.roll(mode, tonic) for mode in (MAJOR, MINOR) for tonic in range(12)]))
 
 
 def key_fit(pitch_classes: npt.NDArray[Any]) -> Floats:
     """Correlation (..., 24) of histograms of pitch classes (..., 12) with the keys C..B major, then C..B minor."""
-    return _unit(pitch_classes) @ _KEYS.T
+    return unit(pitch_classes) @ _KEYS.T
 
 
 def mode_fit(pitch_classes: npt.NDArray[Any]) -> Floats:

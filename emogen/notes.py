@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 LOWEST_KEY, HIGHEST_KEY = 21, 108
 """The piano's MIDI pitches, both included."""

@@ -111,7 +111,7 @@ def prepare(
 def _key(found: Source, data: DataSettings, apart_from: str) -> str:
     """Sixteen hex digits that change with the files, what their source says of them, the settings or the format."""
     digest = hashlib.sha256()
-    settings = data.model_dump(mode="json", exclude={"workers", "apart_from"}) | {"apart_from": apart_from}
+    settings = data.model_dump(mode="json", exclude={"workers"}) | {"apart_from": apart_from}
     for part in (FORMAT, tokens.fingerprint(), settings, found.left_out, found.remarks, sorted(found.official.items())):
         digest.update(repr(part).encode())
     for file in found.files:

@@ -189,18 +189,18 @@ class SampleSettings(Section):
     """How pieces are drawn from the network."""
 
     temperature: float = Field(default=1.0, gt=0, le=5)
-    """Boldness in pitch, velocity and duration: below 1 safer, above 1 wilder. Onsets are always drawn at 1."""
+    """Boldness in pitch: below 1 safer, above 1 wilder. All else is drawn as it was learnt."""
 
-    top_p: float = Field(default=0.8, gt=0, le=1)
-    """Draw pitch, velocity and duration from the likeliest values that together hold this probability."""
+    top_p: float = Field(default=0.7, gt=0, le=1)
+    """Draw pitches from the likeliest values that together hold this probability."""
 
     min_p: float = Field(default=0.0, ge=0, lt=1)
-    """Draw pitch, velocity and duration from values at least this share as likely as the likeliest (0: no limit)."""
+    """Draw pitches from values at least this share as likely as the likeliest (0: no limit)."""
 
     top_k: int = Field(default=0, ge=0)
-    """Draw pitch, velocity and duration from so many likeliest values (0: no limit)."""
+    """Draw pitches from so many likeliest values (0: no limit)."""
 
-    guidance: float = Field(default=2.0, ge=0, le=10)
+    guidance: float = Field(default=1.5, ge=0, le=10)
     """How strongly the emotion and plan are followed: 1 as learnt, above 1 exaggerated (twice the work)."""
 
     best_of: int = Field(default=1, ge=1, le=64)

@@ -38,11 +38,6 @@ class Team:
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
             self.any(False)  # the first to arrive waits for the last
 
-    def part(self) -> None:
-        """Leave the team at the end."""
-        if self.size > 1 and dist.is_initialized():
-            dist.destroy_process_group()
-
     def share(self, batch: Batch) -> Batch:
         """This process's rows of a batch; there may be none."""
         return type(batch)(*(tensor[self.rank :: self.size] for tensor in batch))

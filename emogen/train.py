@@ -61,7 +61,7 @@ class Trainer:
         if init:
             begun = checkpoint.read_meta(init)
             self.init, self.ancestors = checkpoint.label(init, begun), (*begun.ancestors, begun.dataset)
-            scale = checkpoint.plans_of(init, begun)
+            scale = checkpoint.plans_of(init, begun, older=True)
             checkpoint.load_into(self.model, init)
         self.model.to(self.device)
         self.optimizer = make_optimizer(self.model, s)

@@ -12,6 +12,10 @@ from emogen.corpus import Corpus, Manifest
 from emogen.notes import HIGHEST_KEY, LOWEST_KEY, Piece
 from emogen.tokens import CHORD_MS, SIZES, Tokens
 
+PLAN_MEAN = (1.5, 60.0, 62.0, 12.0, -1.0, 0.0, 1.7, 0.45, 12.0) + 12 * (0.0,)
+PLAN_SD = (0.5, 15.0, 5.0, 3.0, 0.6, 0.1, 0.3, 0.15, 2.5) + 12 * (0.3,)
+"""Of the entries of a plan (``plan.ENTRIES``), about as real clips have them."""
+
 
 def random_piece(seed: int, chords: int, gap_ms: tuple[int, int] = (CHORD_MS + 1, 999)) -> Piece:
     """Chords of one to four keys, spread by up to CHORD_MS; ``gap_ms`` are the bounds between chords' first notes."""

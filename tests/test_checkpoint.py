@@ -341,6 +341,10 @@ def test_without_any_run_the_command_that_makes_one_is_told(tmp_path: Path) -> N
     assert caught.value.hint == "train one: emogen train; the bundled voice is called default"
 
 
+def test_what_people_read_of_the_bundled_voice_is_what_its_weights_say() -> None:
+    assert Meta.model_validate_json((VOICE / META).read_text(encoding="utf-8")) == read_meta(VOICE)
+
+
 def test_the_bundled_voice_is_meant_by_default_and_where_nothing_is_trained(tmp_path: Path) -> None:
     assert resolve("default", runs(tmp_path)) == resolve("", tmp_path / "none") == VOICE
 
@@ -413,6 +417,9 @@ def test_a_hostile_header_length_costs_no_memory(tmp_path: Path) -> None:
     assert peak < 2**20
 
 
+NO_PLANS: dict[str, Any] = {"entries": (), "mean": (), "sd": (), "by_emotion": {}}
+
+
 @pytest.mark.parametrize(
     ("changes", "message", "hint"),
     [
@@ -420,11 +427,8 @@ def test_a_hostile_header_length_costs_no_memory(tmp_path: Path) -> None:
         ({"format": 2}, "is of format 2, this emogen reads 1", "update emogen"),
         ({"vocabulary": "0" * 16}, "speaks of other tokens", "use the emogen that made it"),
         ({"emotions": ("bored",)}, "speaks of other tokens", "use the emogen that made it"),
-        (
-            {"plan": {"entries": (), "mean": (), "sd": (), "by_emotion": {}}},
-            "other tokens",
-            "use the emogen that made it",
-        ),
+        ({"plan": NO_PLANS | {"entries": ("mood",)}}, "other tokens", "use the emogen that made it"),
+        ({"plan": NO_PLANS}, "does not know all entries", "emogen train --init"),
         ({"plan": {"entries": 3}}, "the plans of .* are damaged", "take another one"),
         ({"epoch": "many"}, "the metadata of .* is damaged", "take another one"),
         ({"model": {"d_model": 33}}, "the metadata of .* is damaged: .*d_model 33", "take another one"),

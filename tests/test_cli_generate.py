@@ -23,6 +23,7 @@ from emogen import generate as generation
 from emogen.emotion import EMOTIONS
 from emogen.generate import Wish
 from emogen.midi import midi_bytes, read_piece, read_text
+from emogen.musicality import TONICS
 from emogen.notes import Piece
 from emogen.tokens import encode
 from tests import tiny
@@ -145,7 +146,7 @@ def test_what_made_a_file_is_written_into_it_and_shown(runs: Path, run: Run) -> 
         "top_p": 0.8,
         "top_k": 0,
         "min_p": 0.0,
-        "guidance": 2.0,
+        "guidance": 1.5,
         "best_of": 1,
     }
     assert json.loads(read_text(Path("x.mid"))) == manifest
@@ -196,6 +197,28 @@ def test_flags_and_settings_reach_the_wishes_and_the_drawing(
     assert sample == drawing | {"device": "cpu", "threads": 1}
     manifest = json.loads(read_text(Path("calm_60s_seed5.mid")))
     assert {name: manifest[name] for name in drawing} == drawing
+
+
+@pytest.mark.parametrize(
+    ("key", "tonic", "mode"),
+    [
+        ("A minor", 9, -0.2),
+        ("Am", 9, -0.2),
+        ("eb", 3, 0.2),
+        ("F# major", 6, 0.2),
+        ("Cb maj", 11, 0.2),
+        ("B#m", 0, -0.2),
+    ],
+)
+def test_a_key_is_a_tonic_and_a_mode(
+    key: str, tonic: int, mode: float, runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = wishes_of(monkeypatch)
+    code, out, _ = run(*FIVE_S, "--json", "--key", key)
+    ((wishes, _),) = asked
+    assert code == 0
+    assert json.loads(out)[0]["tonic"] == TONICS[tonic]
+    assert [(wish.tonic, wish.pins) for wish in wishes] == [(tonic, {"mode": mode})]
 
 
 @pytest.mark.parametrize(("flags", "threads"), [(("--threads", "2"), 2), ((), 1)])
@@ -274,6 +297,8 @@ USAGE_ERRORS = {
     ("-e", "sad", "--seed", "-1"): ("--seed -1 is out of range", "0 to 4294967295"),
     ("-e", "sad", "--seed", "4294967295", "-n", "2"): ("--seed 4294967295 is out of range", "0 to 4294967294"),
     ("-e", "sad", "--mode", "dorian"): ("'dorian' is not one of 'major', 'minor'", "emogen generate --help"),
+    ("-e", "sad", "--key", "H minor"): ("--key H minor is no key", "A minor"),
+    ("-e", "sad", "--key", "Am", "--mode", "major"): ("--key Am is minor, --mode is major", "leave one of them out"),
     ("-e", "sad", "--density", "0"): ("--density 0 is out of range", "0.5 to 30"),
     ("-e", "sad", "--density", "nan"): ("--density nan is out of range", "0.5 to 30"),
     ("-e", "sad", "--loudness", "128"): ("--loudness 128 is out of range", "1 to 127"),

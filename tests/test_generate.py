@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import count, pairwise
 
 import numpy as np
@@ -20,8 +21,12 @@ from emogen.generate import (
     FIT,
     GAIN,
     LACK_SDS,
+    NEAREST,
+    PAUSE_MS,
+    PITCH_PULL,
     PLAN_S,
     RING_MS,
+    SHIFT_PULL,
     TRUST_NOTES,
     Drafts,
     Wish,
@@ -32,15 +37,17 @@ from emogen.generate import (
     generate,
 )
 from emogen.model import NO_NOTE, Cache, Composer
-from emogen.musicality import silences_ms
-from emogen.notes import HIGHEST_KEY, LOWEST_KEY, Piece
-from emogen.plan import ENTRIES, measure
+from emogen.musicality import TONICS, key_fit, silences_ms, unit
+from emogen.notes import HIGHEST_KEY, LOWEST_KEY, Ints, Piece
+from emogen.plan import ENTRIES, HARMONY, measure
 from emogen.settings import SampleSettings
 from emogen.tokens import COLUMN, DURATION_MS, FAMILIES, SHIFT_MS, SIZES, SPREAD_MS, Tokens, decode, encode
 from tests import tiny
 from tests.music import random_piece
 
 PLANS = tiny.plans()
+OWN = slice(0, HARMONY.start)
+"""The entries that each passage has of its own."""
 PLAIN: dict[str, float] = {"guidance": 1, "top_p": 0.9}
 """Half the work; guidance has its own tests."""
 SAMPLE = SampleSettings.model_validate(PLAIN)
@@ -259,22 +266,29 @@ def test_what_is_drawn_lies_within_the_rules_of_keyboard_and_clock(model: Compos
     assert 0 < len(drafts) < 200
 
 
-def test_a_pause_may_be_longer_while_something_sounds_until_its_key_is_struck_again() -> None:
-    def longest_ms() -> int:
-        return int(SHIFT_MS[drafts.possible_shifts()[0]].max())
+def test_pauses_are_short_but_the_last_sound_may_ring_and_silence_never_lasts() -> None:
+    def possible_ms() -> Ints:
+        return SHIFT_MS[drafts.possible(COLUMN.shift, np.zeros(1, dtype=np.int64))[0]]
 
     def strike(key: int, duration: int) -> None:
         drafts.add(np.array([[10, key, 15, duration]]), SHIFT_MS[[10]])
 
     drafts = Drafts([wish(60)], PLANS, NOTHING)
-    assert longest_ms() == BEGIN_MS
+    assert possible_ms().max() == BEGIN_MS
     strike(30, 0)
-    assert longest_ms() == 2750  # the grid's next is 3 s
     strike(30, len(DURATION_MS) - 1)
     strike(31, 0)
-    assert longest_ms() == 8000
+    assert possible_ms().max() == PAUSE_MS == 2000
+    drafts.onset_ms += 53_000  # the key 30 sounds no more
+    assert possible_ms().max() == PAUSE_MS
+    strike(30, len(DURATION_MS) - 1)
+    left_ms = 60_000 - drafts.onset_ms[0]
+    assert [ms for ms in possible_ms() if ms > PAUSE_MS] == [ms for ms in SHIFT_MS if ms >= left_ms] != []
+    strike(30, 0)  # struck again, it is short
+    assert possible_ms().max() == PAUSE_MS
+    drafts.onset_ms[:] = 60_000 - 2_400 - SHIFT_MS[10]
     strike(30, 0)
-    assert longest_ms() == 2750
+    assert [ms for ms in possible_ms() if ms > PAUSE_MS] == [ms for ms in SHIFT_MS if 2_400 <= ms <= 2_900] != []
 
 
 def test_drafts_remember_every_note_and_its_time_however_many_there_are() -> None:
@@ -333,26 +347,55 @@ def test_memory_is_constant_and_only_shrinks_as_pieces_end(
         return h
 
     monkeypatch.setattr(generation, "read", watched)
-    make(model, wish(20), wish(10, 1), guidance=guidance)
+    make(model, wish(30), wish(10, 1), guidance=guidance)
     assert len(batches) > 3 * model.settings.context_notes
     assert batches == sorted(batches, reverse=True)
     assert len(set(batches)) == 2
 
 
-def test_a_plan_is_one_of_the_emotions_own_and_is_renewed_when_its_time_is_over() -> None:
+def test_a_plan_is_one_typical_of_the_emotion_and_is_renewed_when_its_time_is_over() -> None:
     drafts = Drafts([wish(200, seed, "calm") for seed in range(20)], PLANS, NOTHING)
-    own = np.array(PLANS.by_emotion["calm"], dtype=np.float32)
+    own = PLANS.typical()["calm"]
     note, eight_s = np.full((20, 4), 30), np.full(20, 8000)
     plans = []
     for _ in range(16):
         drafts.renew_plans()
-        assert (drafts.plan[:, None] == own).all(-1).any(-1).all()
+        assert (drafts.plan[:, None, OWN] == own[:, OWN]).all(-1).any(-1).all()
         plans.append(drafts.plan.copy())
         drafts.add(note, eight_s)
     changed = [(after != before).any() for before, after in pairwise(plans)]
     assert PLAN_S == 40
     assert np.flatnonzero(changed).tolist() == [4, 9, 14]  # at 40, 80 and 120 s
     assert len(np.unique(plans[0], axis=0)) > 1
+
+
+def test_a_piece_keeps_its_harmony_through_all_passages() -> None:
+    drafts = Drafts([wish(200, seed, "calm") for seed in range(20)], PLANS, NOTHING)
+    drafts.renew_plans()
+    first = drafts.plan.copy()
+    drafts.onset_ms += 40_000
+    drafts.renew_plans()
+    assert np.array_equal(drafts.plan[:, HARMONY], first[:, HARMONY])
+    assert not np.array_equal(drafts.plan[:, OWN], first[:, OWN])
+
+
+@pytest.mark.parametrize("mode", [-0.2, 0.2])
+def test_where_the_mode_is_given_the_harmony_is_of_a_clip_that_has_it(mode: float) -> None:
+    drafts = Drafts([wish(30, seed, "calm", mode=mode) for seed in range(200)], PLANS, NOTHING)
+    drafts.renew_plans()
+    own = PLANS.typical()["calm"]
+    near = np.abs(own[:, ENTRIES.index("mode")] * PLANS.sd[5] + PLANS.mean[5] - mode).argsort()[:NEAREST]
+    drawn = (drafts.plan[:, None, HARMONY] == own[:, HARMONY]).all(-1)
+    assert drawn.any(0).nonzero()[0].tolist() == sorted(near)
+
+
+def test_where_the_key_is_given_the_harmony_of_every_passage_is_in_it() -> None:
+    drafts = Drafts([replace(wish(200, seed, mode=-0.2), tonic=9) for seed in range(20)], PLANS, NOTHING)
+    for _ in range(2):
+        drafts.renew_plans()
+        raw = drafts.plan * np.array(PLANS.sd) + np.array(PLANS.mean)
+        assert (key_fit(raw[:, HARMONY])[:, 12:].argmax(1) == 9).all()
+        drafts.onset_ms += 40_000
 
 
 def test_after_a_long_opening_a_plan_holds_as_long_as_any() -> None:
@@ -482,11 +525,11 @@ def test_rows_are_drawn_each_by_itself() -> None:
 
 @pytest.mark.parametrize("share", [0.9, 0.97, 0.985, 0.999, 1.0, 1.001, 1.019, 1.03, 1.3])
 def test_fit_ends_at_the_second_and_stretches_by_two_percent_at_most(share: float) -> None:
-    loose = Piece.of([0, 1000, 2500, 9000, 9400], [60, 64, 67, 72, 76], [64] * 5, [800, 1200, 3000, 700, 600])
+    loose = Piece.of([0, 1000, 2500, 8000, 9400], [60, 64, 67, 72, 76], [64] * 5, [800, 1200, 3000, 1700, 600])
     piece = fit(loose, loose.end_ms * share / 1000)
     assert piece.end_ms == round(loose.end_ms * share)
     factor = min(max(share, 0.98), 1.02)
-    inside = np.rint(loose.onset_ms * factor) < piece.end_ms
+    inside = np.rint(loose.onset_ms * factor) <= piece.end_ms - RING_MS  # later notes would hardly sound
     assert piece.onset_ms == pytest.approx(loose.onset_ms[inside] * factor, abs=1)
     assert piece.duration_ms[:3] == pytest.approx(loose.duration_ms[:3] * factor, abs=1)
 
@@ -542,9 +585,13 @@ def test_evidence_hears_a_piece_beyond_the_context_to_its_end(model: Composer) -
 def test_of_several_candidates_the_one_that_speaks_most_for_its_emotion_is_kept(model: Composer) -> None:
     pieces = make(model, wish(6, 1, "sad"), wish(6, 2, "angry"), best_of=3)
     first = make(model, wish(6, 1, "sad"))[0]
+    wishes = [
+        Wish({name: 1.0}, 6, seed, {}, number) for seed, name in ((1, "sad"), (2, "angry")) for number in range(3)
+    ]
+    drawn = make(model, *wishes)  # as one batch: another one rounds otherwise
     others = []
     for piece, (seed, emotion) in zip(pieces, ((1, "sad"), (2, "angry")), strict=True):
-        candidates = [make(model, Wish({emotion: 1.0}, 6, seed, {}, number))[0] for number in range(3)]
+        candidates, drawn = drawn[:3], drawn[3:]
         assert len({candidate.onset_ms.tobytes() for candidate in candidates}) == 3
         with torch.inference_mode():
             speaks = [evidence(model, candidate)[EMOTIONS.index(emotion)] for candidate in candidates]
@@ -558,7 +605,7 @@ def test_of_several_candidates_the_one_that_speaks_most_for_its_emotion_is_kept(
 
 def test_a_mixture_asks_for_evidence_of_all_its_parts(model: Composer) -> None:
     both = Wish({"sad": 0.5, "calm": 0.5}, 6, 4, {})
-    candidates = [make(model, Wish(both.emotion, 6, 4, {}, number))[0] for number in range(4)]
+    candidates = make(model, *(Wish(both.emotion, 6, 4, {}, number) for number in range(4)))
     with torch.inference_mode():
         speaks = [evidence(model, one)[[EMOTIONS.index("sad"), EMOTIONS.index("calm")]].sum() for one in candidates]
     assert is_same(make(model, both, best_of=4)[0], candidates[int(np.argmax(speaks))])
@@ -580,12 +627,70 @@ def drafts_of(notes: Tokens, planned: npt.ArrayLike, begins: int = 1) -> Drafts:
 def test_what_a_passage_lacks_of_its_plan_is_asked_for_on_top() -> None:
     notes = encode(random_piece(2, 30))[: 4 * CORRECT_NOTES - 1]
     (measured,) = PLANS.standardise(measure(notes[None], [len(notes)]))
-    drafts = drafts_of(notes, measured + np.array([0.5, -0.5, 0.0, 9.0, -9.0, np.nan]))
+    lack = np.zeros(len(ENTRIES))
+    lack[:5] = 0.5, -0.5, 9.0, -9.0, np.nan
+    drafts = drafts_of(notes, measured + lack)
     drafts.correct_plans()
     share = GAIN * len(notes) / (len(notes) + TRUST_NOTES)
-    expected = np.array([0.5, -0.5, 0.0, LACK_SDS, -LACK_SDS, np.nan]) * share
+    expected = np.clip(lack, -LACK_SDS, LACK_SDS) * share
     for row in drafts.plan - drafts.planned:
         np.testing.assert_allclose(row, expected, atol=1e-5)
+
+
+def test_pitches_of_a_class_that_the_passage_lacks_are_favoured() -> None:
+    notes = encode(random_piece(2, 30))[: 4 * CORRECT_NOTES - 1]
+    (measured,) = PLANS.standardise(measure(notes[None], [len(notes)]))
+    lack = np.zeros(len(ENTRIES))
+    lack[ENTRIES.index("A")], lack[ENTRIES.index("C")], lack[ENTRIES.index("G")] = 1, -1, np.nan
+    drafts = drafts_of(notes, measured + lack)
+    drafts.correct_plans()
+    lacking = drafts.pull(COLUMN.pitch) / PITCH_PULL
+    share = GAIN * len(notes) / (len(notes) + TRUST_NOTES)
+    for pitch in range(LOWEST_KEY, HIGHEST_KEY + 1):
+        np.testing.assert_allclose(lacking[:, pitch - LOWEST_KEY], {9: share, 0: -share}.get(pitch % 12, 0), atol=1e-5)
+
+
+@pytest.mark.parametrize("lack", [2.0, -2.0])
+def test_where_a_passage_lacks_density_short_shifts_are_favoured_and_long_ones_where_it_has_too_much(
+    lack: float,
+) -> None:
+    drafts = drafts_of(encode(random_piece(2, 30))[: 4 * CORRECT_NOTES], np.full(len(ENTRIES), np.nan))
+    drafts.lack[:, ENTRIES.index("density")] = lack
+    favour = drafts.pull(COLUMN.shift)[0]
+    assert (np.sign(np.diff(favour)) == -np.sign(lack)).all()
+    shift = np.flatnonzero(SHIFT_MS + 50 == 200)[0], np.flatnonzero(SHIFT_MS + 50 == 100)[0]
+    assert favour[shift[1]] - favour[shift[0]] == pytest.approx(SHIFT_PULL * lack, abs=1e-6)
+    assert not drafts.pull(COLUMN.velocity).any()
+    assert not drafts.pull(COLUMN.duration).any()
+
+
+def test_fit_leaves_out_what_would_be_struck_too_late_to_sound() -> None:
+    piece = fit(Piece.of([0, 500, 9700, 9751, 9990], [60, 64, 67, 72, 76], [64] * 5, [800, 100, 300, 249, 10]), 10)
+    assert piece.onset_ms.tolist() == [0, 500, 9700]
+    assert piece.end_ms == 10_000
+    assert len(fit(Piece.of([10], [60], [64], [20]), 0.03)) == 1  # but never all of a piece
+
+
+def test_a_note_struck_again_counts_as_long_as_it_was_held() -> None:
+    drafts = Drafts([wish(30)], PLANS, NOTHING)
+    long = int(np.flatnonzero(DURATION_MS >= 4000)[0])
+    for pitch, shift in ((40, 10), (44, 10), (40, 20)):  # the first key again after the shifts of two notes
+        note = np.array([[shift, pitch, 20, long]])
+        drafts.add(note, SHIFT_MS[note[:, COLUMN.shift]])
+    held_ms = SHIFT_MS[10] + SHIFT_MS[20]
+    assert abs(DURATION_MS[drafts.held[0, 1]] - held_ms) <= held_ms * 0.05
+    assert drafts.held[0, 2:4].tolist() == [long, long]
+    assert drafts.notes[0, 1:4, COLUMN.duration].tolist() == [long] * 3  # the network goes on from what it drew
+
+
+def test_a_piece_has_more_of_the_harmony_of_its_plan_than_a_piece_of_another(model: Composer) -> None:
+    wishes = [
+        wish(20, seed, **dict(zip(TONICS, unit((np.arange(12) == only) * 1.0), strict=True)))
+        for only in (3, 9)  # E flat alone, A alone
+        for seed in range(8)
+    ]
+    e_flat = np.array([(piece.pitch % 12 == 3).mean() for piece in make(model, *wishes)])
+    assert e_flat[:8].mean() > 1.2 * e_flat[8:].mean()
 
 
 def test_only_the_notes_of_the_passage_count_and_only_now_and_then() -> None:

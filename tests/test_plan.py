@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from emogen.emotion import EMOTIONS
-from emogen.musicality import MAJOR, MINOR
-from emogen.plan import ENTRIES, PLANS_KEPT, Plans, PlanTable, measure
+from emogen.musicality import MAJOR, MINOR, key_fit, unit
+from emogen.plan import ENTRIES, HARMONY, PLANS_KEPT, Plans, PlanTable, measure
 from emogen.tokens import COLUMN, DURATION_MS, SHIFT_MS, SIZES, VELOCITY, Tokens
-from tests.music import random_tokens
+from tests.music import PLAN_MEAN, PLAN_SD, random_tokens
 
 
 def entry(plans: Plans, name: str) -> Plans:
@@ -31,13 +31,21 @@ def slow_plan(notes: Tokens) -> list[float]:
     major, minor = (
         max(np.corrcoef(classes, np.roll(mode, tonic))[0, 1] for tonic in range(12)) for mode in (MAJOR, MINOR)
     )
+    onsets = np.cumsum([0, *(int(SHIFT_MS[shift]) / 1000 for shift in notes[1:, COLUMN.shift])])
+    last_s = max(onset + second for onset, second in zip(onsets, seconds, strict=True))
+    loudness = [int(VELOCITY[velocity]) for velocity in notes[:, COLUMN.velocity]]
+    centred = [weight - sum(classes) / 12 for weight in classes]
     return [
         math.log((number - 1) / span_s),
-        sum(int(VELOCITY[velocity]) for velocity in notes[:, COLUMN.velocity]) / number,
+        sum(loudness) / number,
         mean_pitch,
         math.sqrt(sum((pitch - mean_pitch) ** 2 for pitch in pitches) / number),
         sum(math.log(second) for second in seconds) / number,
         major - minor,
+        math.log(sum(seconds) / last_s),
+        sum(shift == 0 for shift in notes[1:, COLUMN.shift]) / number,
+        math.sqrt(sum((velocity - sum(loudness) / number) ** 2 for velocity in loudness) / number),
+        *(weight / math.hypot(*centred) for weight in centred),
     ]
 
 
@@ -80,11 +88,13 @@ def test_an_octave_higher_moves_the_pitch_alone() -> None:
     np.testing.assert_allclose(moved, np.where(np.array(ENTRIES) == "pitch", 12, 0), atol=1e-5)
 
 
-def test_twice_as_fast_is_ln_2_denser_and_nothing_else() -> None:
+def test_twice_as_fast_is_ln_2_denser_and_sounds_fuller_and_nothing_else() -> None:
     notes = windows(0, [100])[:, :100]
-    notes[..., COLUMN.shift] = notes[..., COLUMN.shift] // 2 * 2
+    notes[..., COLUMN.shift] = np.maximum(notes[..., COLUMN.shift] // 2 * 2, 2)
     faster = notes // np.array([2, 1, 1, 1], dtype=np.uint8)
     moved = (measure(faster, [100]) - measure(notes, [100]))[0]
+    assert 0 < moved[ENTRIES.index("polyphony")] < math.log(2)
+    moved[ENTRIES.index("polyphony")] = 0
     np.testing.assert_allclose(moved, np.where(np.array(ENTRIES) == "density", math.log(2), 0), atol=1e-5)
 
 
@@ -106,7 +116,7 @@ def test_windows_of_one_note_or_one_chord_count_as_lasting_a_tenth_of_a_second()
 def corpus_plans(number: int = 300) -> tuple[Plans, np.ndarray[tuple[int], np.dtype[np.int8]]]:
     """Plans (N, P) like those of real clips, and emotions of which some are none."""
     rng = np.random.default_rng(0)
-    plans = rng.normal((1.5, 60, 62, 12, -1, 0), (0.5, 15, 5, 3, 0.6, 0.1), (number, 6)).astype(np.float32)
+    plans = rng.normal(PLAN_MEAN, PLAN_SD, (number, len(ENTRIES))).astype(np.float32)
     return plans, rng.integers(-1, len(EMOTIONS), number).astype(np.int8)
 
 
@@ -116,6 +126,15 @@ def test_standardised_plans_of_the_tables_own_corpus_have_mean_0_and_sd_1() -> N
     assert scaled.dtype == np.float32
     np.testing.assert_allclose(scaled.mean(0), 0, atol=1e-4)
     np.testing.assert_allclose(scaled.std(0), 1, atol=1e-4)
+
+
+def test_entries_that_an_older_table_has_keep_its_scale_and_new_ones_have_their_own() -> None:
+    plans, emotion = corpus_plans()
+    older = PlanTable(entries=ENTRIES[:2], mean=(7.0, 8.0), sd=(2.0, 3.0), by_emotion={})
+    table, own = PlanTable.of(plans, emotion, 0, older), PlanTable.of(plans, emotion, 0)
+    assert table.entries == ENTRIES
+    assert table.mean == (*older.mean, *own.mean[2:])
+    assert table.sd == (*older.sd, *own.sd[2:])
 
 
 def test_an_entry_that_never_varies_is_standardised_to_nothing() -> None:
@@ -173,3 +192,45 @@ def test_an_emotion_without_clips_has_no_plans_where_others_have_some() -> None:
     plans, _ = corpus_plans()
     table = PlanTable.of(plans, np.full(len(plans), EMOTIONS.index("calm")), 0)
     assert {name for name, kept in table.by_emotion.items() if kept} == {"calm"}
+
+
+def test_typical_plans_are_the_half_that_is_nearest_to_its_emotion_and_furthest_from_the_others() -> None:
+    rng = np.random.default_rng(0)
+    plans = {name: rng.normal(size=(9, len(ENTRIES))).round(3) for name in ("happy", "sad")}
+    for name, sign in (("happy", 1), ("sad", -1)):  # told apart by density alone: four of nine clearly, one somewhat
+        plans[name][:, : HARMONY.start] = 0
+        plans[name][:, 0] = sign * np.array([2, -2, 2, -2, 2, 1, -2, 2, -1])
+    table = PlanTable.model_validate(
+        {
+            "entries": ENTRIES,
+            "mean": PLAN_MEAN,
+            "sd": PLAN_SD,
+            "by_emotion": {n: own.tolist() for n, own in plans.items()},
+        }
+    )
+    typical = table.typical()
+    for name, kept in typical.items():
+        np.testing.assert_array_equal(kept, plans[name][[0, 2, 4, 5, 7]].astype(np.float32))
+    assert typical.keys() == {"happy", "sad"}
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_few_plans_or_one_emotion_have_typical_ones_too(number: int) -> None:
+    plans = {"calm": ((0.5,) * len(ENTRIES),) * number}
+    one = PlanTable(entries=ENTRIES, mean=PLAN_MEAN, sd=PLAN_SD, by_emotion=plans)
+    assert one.typical()["calm"].tolist() == [[0.5] * len(ENTRIES)]
+    assert one.model_copy(update={"by_emotion": {}}).typical() == {}
+
+
+@pytest.mark.parametrize("minor", [False, True])
+@pytest.mark.parametrize("tonic", range(12))
+def test_a_plan_moved_to_a_key_has_its_harmony_there_and_all_else_as_before(tonic: int, minor: bool) -> None:
+    plans, emotion = corpus_plans()
+    table = PlanTable.of(plans, emotion, 0)
+    raw = plans[0].copy()
+    raw[HARMONY] = unit(np.roll((MAJOR, MINOR)[minor], 7))
+    raw[ENTRIES.index("mode")] = -0.1 if minor else 0.1
+    moved = table.moved_to(tonic, table.standardise(raw)) * np.array(table.sd) + np.array(table.mean)
+    assert key_fit(moved[HARMONY]).argmax() == tonic + 12 * minor
+    np.testing.assert_allclose(np.roll(moved[HARMONY], 7 - tonic), raw[HARMONY], atol=1e-4)
+    np.testing.assert_allclose(moved[: HARMONY.start], raw[: HARMONY.start], rtol=1e-4, atol=1e-5)

@@ -24,6 +24,7 @@ from emogen.corpus import Corpus
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
 from emogen.model import Composer
+from emogen.plan import ENTRIES
 from emogen.progress import advise
 from emogen.run import Run
 from emogen.settings import ModelSettings
@@ -758,6 +759,23 @@ def test_a_training_begins_with_the_weights_and_the_scale_of_the_plans_it_is_giv
     assert (meta.init, meta.ancestors[0].fingerprint) == (f"tiny/{best.name}", before.corpus.manifest.fingerprint)
     trainer = Trainer(music(3), settings(), run, init=checkpoint.found(run.checkpoints, "epoch")[0])
     assert [facts.name for facts in trainer.ancestors] == ["music 1", "music 2"]
+
+
+def test_a_training_begins_from_a_checkpoint_that_knows_fewer_plan_entries(tmp_path: Path) -> None:
+    before = new_trainer(tmp_path / "before", corpus=music(1), epochs=1)
+    weights = {name: torch.randn_like(weight) for name, weight in before.model.state_dict().items()}
+    values, known = weights["plan.weight"].chunk(2, dim=1)
+    older = {**weights, "plan.weight": torch.cat([values[:, :4], known[:, :4]], dim=1)}
+    plans = before.plans.model_copy(update={"entries": ENTRIES[:4], "mean": before.plans.mean[:4], "sd": (2.0,) * 4})
+    before.save_last()
+    meta = read_meta(checkpoint.found(before.run.checkpoints, "last")[0])
+    checkpoint.save(tmp_path / "older", meta.model_copy(update={"plan": plans.model_dump(mode="json")}), older)
+    trainer = Trainer(music(1), settings(), before.run, init=tmp_path / "older")
+    assert (trainer.plans.entries, trainer.plans.sd) == (ENTRIES, (2.0,) * 4 + before.plans.sd[4:])
+    new = trainer.model.get_parameter("plan.weight").chunk(2, dim=1)
+    for now, then in zip(new, (values, known), strict=True):
+        assert torch.equal(now[:, :4], then[:, :4])
+        assert not now[:, 4:].any()
 
 
 def test_a_checkpoint_of_another_shape_is_no_beginning(tmp_path: Path) -> None:

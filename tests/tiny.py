@@ -14,6 +14,7 @@ from emogen.model import Composer
 from emogen.plan import ENTRIES, PlanTable
 from emogen.settings import ModelSettings
 from emogen.tokens import COLUMN, SHIFT_MS
+from tests.music import PLAN_MEAN, PLAN_SD
 
 SETTINGS = ModelSettings(size="tiny", d_model=32, n_layers=2, n_heads=2, context_notes=32, dropout=0.0)
 
@@ -33,10 +34,10 @@ def composer(settings: ModelSettings = SETTINGS, seed: int = 0) -> Composer:
 
 
 def plans(seed: int = 0) -> PlanTable:
-    """A table of five plans of each emotion."""
+    """A table of twenty plans of each emotion."""
     rng = np.random.default_rng(seed)
-    rows = rng.normal((1.5, 60, 62, 11, -0.8, 0), (0.5, 12, 5, 3, 0.5, 0.2), (5 * len(EMOTIONS), len(ENTRIES)))
-    return PlanTable.of(rows.astype(np.float32), np.repeat(np.arange(len(EMOTIONS)), 5), seed)
+    rows = rng.normal(PLAN_MEAN, PLAN_SD, (20 * len(EMOTIONS), len(ENTRIES)))
+    return PlanTable.of(rows.astype(np.float32), np.repeat(np.arange(len(EMOTIONS)), 20), seed)
 
 
 def meta(model: Composer, run: str = "tiny") -> Meta:

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from emogen.cli.console import console, output
-from emogen.cli.options import settings_options
-from emogen.errors import EmogenError, UsageError
+from emogen.cli.options import check_range, settings_options
+from emogen.errors import EmogenError
 from emogen.settings import Settings
 
 SHOWN = {
@@ -42,9 +42,8 @@ def evaluate(
 
     Generated pieces are set beside the real clips of songs that no training saw (the corpus's test songs).
     """
-    for name, value, lowest, highest in (("--count", count, 2, 1000), ("--seconds", seconds, 10, 180)):
-        if not lowest <= value <= highest:
-            raise UsageError(f"{name} {value:g} is out of range", f"{name} takes {lowest} to {highest}")
+    check_range("--count", count, 2, 1000)
+    check_range("--seconds", seconds, 10, 180)
     from emogen import checkpoint as checkpoints
     from emogen import corpus
     from emogen.ear import Ear
@@ -63,32 +62,10 @@ def evaluate(
     trained_on = {facts.fingerprint for facts in (*meta.ancestors, meta.dataset)}
     if not {prepared.manifest.fingerprint} <= trained_on or ear.dataset != prepared.manifest.fingerprint:
         console.print("careful: the model or the ear was fitted on other splits, and may have heard these test songs")
-    report = _evaluate(path, plans, prepared, ear, settings, (count, seconds, seed))
-    report = {"checkpoint": label, "data": prepared.manifest.name, "count": count, "seconds": seconds, "seed": seed,
-              "sample": settings.sample.model_dump(mode="json"), **report}  # fmt: skip
-    if as_json:
-        typer.echo(json.dumps(report, indent=2))
-    else:
-        for title, table in _page(report):
-            output.print(title, style="bold", highlight=False)
-            output.print(table)
-            output.print()
+    from emogen.evaluate import evaluate as measure  # imports torch: everything cheap is checked by now
+    from emogen.generate import open_model
 
-
-def _evaluate(path: Any, plans: Any, prepared: Any, ear: Any, settings: Settings, what: tuple[int, float, int]) -> Any:
-    """The report, with a bar on a terminal."""
-    import torch
-
-    from emogen.checkpoint import load_into, read_meta
-    from emogen.compute import default_threads, pick_device
-    from emogen.evaluate import evaluate
-    from emogen.model import Composer
-
-    torch.set_num_threads(settings.sample.threads or default_threads())
-    model = Composer(read_meta(path).model)
-    load_into(model, path)
-    model.to(pick_device(settings.sample.device))
-    count, seconds, seed = what
+    model = open_model(path, meta, settings.sample)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True,
         disable=not console.is_terminal,
@@ -99,9 +76,18 @@ def _evaluate(path: Any, plans: Any, prepared: Any, ear: Any, settings: Settings
         def tell(what: str, share: float) -> None:
             bar.update(task, description=what, completed=share)
 
-        return evaluate(
+        report = measure(
             model, plans, prepared, ear, settings.sample, count=count, seconds=seconds, seed=seed, tell=tell
         )
+    report = {"checkpoint": label, "data": prepared.manifest.name, "count": count, "seconds": seconds, "seed": seed,
+              "sample": settings.sample.model_dump(mode="json"), **report}  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+    else:
+        for title, table in _page(report):
+            output.print(title, style="bold", highlight=False)
+            output.print(table)
+            output.print()
 
 
 def _page(report: dict[str, Any]) -> list[tuple[str, Table]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from rich.table import Table
 
 from emogen import __version__
 from emogen.cli.console import console
-from emogen.cli.options import settings_options
+from emogen.cli.options import check_range, settings_options
 from emogen.emotion import EMOTIONS, parse_mixture
 from emogen.errors import EmogenError, UnusableFile, UsageError
 from emogen.settings import Settings
@@ -61,6 +62,7 @@ def generate(
     ] = "",
     prime: Annotated[Path | None, typer.Option(help="A MIDI file that the piece begins with and goes on from.")] = None,
     mode: Annotated[Literal["major", "minor"] | None, typer.Option(help="Major or minor.")] = None,
+    key: Annotated[str | None, typer.Option(help='The key, as in "A minor", Am, Eb, "F# major".')] = None,
     density: Annotated[float | None, typer.Option(help="Notes per second, 0.5 to 30.")] = None,
     loudness: Annotated[float | None, typer.Option(help="Mean MIDI velocity, 1 to 127.")] = None,
     register: Annotated[float | None, typer.Option(help="Mean MIDI pitch, 21 to 108 (middle C is 60).")] = None,
@@ -71,17 +73,18 @@ def generate(
 ) -> None:  # one parameter a flag
     """Compose pieces for an emotion and an exact length.
 
-    The last note is released at the second asked for. Mode, density, loudness and register
+    The last note is released at the second asked for. Mode, key, density, loudness and register
     follow the emotion unless they are given. What made a file is written into it: emogen show FILE.
     """
     names = EMOTIONS if emotion.strip().lower() == "all" else (emotion,)
     mixtures = [parse_mixture(name) for name in names]
-    pins = _pins(mode, density, loudness, register)
-    _check_range("--seconds", seconds, 5, 600)
-    _check_range("--count", count, 1, MOST_PIECES)
+    tonic, its_mode = _key(key, mode)
+    pins = _pins(its_mode, density, loudness, register)
+    check_range("--seconds", seconds, 5, 600)
+    check_range("--count", count, 1, MOST_PIECES)
     if seed is None:
         seed = secrets.randbelow(2**31)
-    _check_range("--seed", seed, 0, 2**32 - count)
+    check_range("--seed", seed, 0, 2**32 - count)
     seeds = [seed + number for number in range(count)]
     called = [_called(mixture, "{name}-{share:.2g}", "_") for mixture in mixtures]
     files = _files(out, [f"{name}_{seconds:g}s_seed{one}.mid" for name in called for one in seeds], force)
@@ -97,7 +100,7 @@ def generate(
 
     from emogen.generate import Wish  # imports torch: everything cheap is checked by now
 
-    wishes = [Wish(mixture, seconds, one, pins) for mixture in mixtures for one in seeds]
+    wishes = [Wish(mixture, seconds, one, pins, tonic=tonic) for mixture in mixtures for one in seeds]
     pieces = _compose(path, meta, plans, wishes, settings, opening)
     rows = [
         _write(file, piece, wish, {"checkpoint": label, **_how(settings, prime)})
@@ -109,16 +112,28 @@ def generate(
         _print_table(rows)
 
 
-def _check_range(flag: str, value: float, lowest: float, highest: float) -> None:
-    if not lowest <= value <= highest:  # nan neither
-        raise UsageError(f"{flag} {value:.12g} is out of range", f"{flag} takes {lowest:.12g} to {highest:.12g}")
-
-
 def _called(mixture: Mapping[str, float], blend: str, between: str) -> str:
     """The name of a mixture; ``blend`` is how a part of several is written, with its ``name`` and ``share``."""
     if len(mixture) == 1:
         return next(iter(mixture))
     return between.join(blend.format(name=name, share=share) for name, share in mixture.items())
+
+
+def _key(key: str | None, mode: str | None) -> tuple[int | None, str | None]:
+    """The tonic (0 is C) and the mode that are wanted; None is left open."""
+    if key is None:
+        return None, mode
+    written = re.fullmatch(r"([A-G])([#b]?) *(major|maj|minor|min|m|)", key.strip(), re.IGNORECASE)
+    if not written:
+        raise UsageError(f"--key {key} is no key", 'keys are written "A minor", Am, Eb, "F# major"')
+    letter, accidental, its_mode = written.groups()
+    own = "minor" if its_mode.lower() in ("minor", "min", "m") else "major"
+    if mode not in (None, own):
+        raise UsageError(f"--key {key} is {own}, --mode is {mode}", "leave one of them out")
+    return (
+        dict(zip("CDEFGAB", (0, 2, 4, 5, 7, 9, 11), strict=True))[letter.upper()]
+        + {"": 0, "#": 1, "b": -1}[accidental.lower()]
+    ) % 12, own
 
 
 def _pins(mode: str | None, density: float | None, loudness: float | None, register: float | None) -> dict[str, float]:
@@ -127,13 +142,13 @@ def _pins(mode: str | None, density: float | None, loudness: float | None, regis
     if mode is not None:
         pins["mode"] = MODE_FIT[mode]
     if density is not None:
-        _check_range("--density", density, 0.5, 30)
+        check_range("--density", density, 0.5, 30)
         pins["density"] = math.log(density)
     if loudness is not None:
-        _check_range("--loudness", loudness, 1, 127)
+        check_range("--loudness", loudness, 1, 127)
         pins["velocity"] = loudness
     if register is not None:
-        _check_range("--register", register, 21, 108)
+        check_range("--register", register, 21, 108)
         pins["pitch"] = register
     return pins
 
@@ -182,38 +197,20 @@ def _compose(
     path: Path, meta: Meta, plans: PlanTable, wishes: list[Wish], settings: Settings, opening: Tokens | None
 ) -> Iterator[Piece]:  # six: the checkpoint in three parts, what is wished, how to draw, what to begin with
     """The pieces, some at a time, with a bar on a terminal."""
-    import torch
+    from emogen.generate import generate_all, open_model
 
-    from emogen.checkpoint import load_into
-    from emogen.compute import default_threads, is_out_of_memory, pick_device
-    from emogen.generate import AT_ONCE, generate
-    from emogen.model import Composer
-
-    device = pick_device(settings.sample.device)
-    torch.set_num_threads(settings.sample.threads or default_threads())
-    model = Composer(meta.model)
-    load_into(model, path)
-    model.to(device)
+    model = open_model(path, meta, settings.sample)
     bar = Progress(
         TextColumn("composing"), BarColumn(), TimeRemainingColumn(), console=console, transient=True,
         disable=not console.is_terminal,
     )  # fmt: skip
     with bar:
         task = bar.add_task("", total=sum(wish.seconds for wish in wishes))
-        at_once = max(1, AT_ONCE // settings.sample.best_of)
-        for first in range(0, len(wishes), at_once):
 
-            def tell(done_s: float, before_s: float = first * wishes[0].seconds) -> None:
-                bar.update(task, completed=before_s + done_s)
+        def tell(done_s: float) -> None:
+            bar.update(task, completed=done_s)
 
-            some = wishes[first : first + at_once]
-            try:
-                pieces = generate(model, plans, some, settings.sample, opening, tell)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                raise EmogenError(f"out of memory on {device}", "close other programs, or try --device cpu") from None
-            yield from pieces
+        yield from generate_all(model, plans, wishes, settings.sample, opening, tell)
 
 
 def _how(settings: Settings, prime: Path | None) -> dict[str, Any]:
@@ -225,9 +222,11 @@ def _how(settings: Settings, prime: Path | None) -> dict[str, Any]:
 def _write(file: Path, piece: Piece, wish: Wish, how: dict[str, Any]) -> dict[str, Any]:
     """Write one piece with what made it; returns what the table and ``--json`` tell of it."""
     from emogen.midi import write_piece
-    from emogen.musicality import measure
+    from emogen.musicality import TONICS, measure
 
     wanted = {"emotion": dict(wish.emotion), "seconds": wish.seconds, "seed": wish.seed, "plan": dict(wish.pins)}
+    if wish.tonic is not None:
+        wanted["tonic"] = TONICS[wish.tonic]
     write_piece(piece, file, text=json.dumps({"emogen": __version__, **wanted, **how}))
     found = measure(piece)
     facts = {"length_s": found.length_s, "notes": found.notes, "notes_per_s": round(found.notes_per_s, 2)}

@@ -38,6 +38,7 @@ def judge(
         _fit(fit, data, force, settings)
         return
     from emogen.ear import BUNDLED, Ear
+    from emogen.judge import arousal, valence
     from emogen.midi import read_piece
     from emogen.tokens import decode, encode
 
@@ -56,8 +57,8 @@ def judge(
             "file": str(file),
             "quadrant": f"Q{row.argmax() + 1}",
             "chance": {f"Q{q}": round(float(p), 3) for q, p in enumerate(row, 1)},
-            "arousal": round(float(row[0] + row[1]), 3),
-            "valence": round(float(row[0] + row[3]), 3),
+            "arousal": round(float(arousal(row)), 3),
+            "valence": round(float(valence(row)), 3),
             "coherence": round(float(score), 2),
         }
         for file, row, score in zip(midi or [], chance, coherence, strict=True)
