@@ -47,7 +47,10 @@ class PathsSettings(Section):
     runs: Path = Path("runs")
     """Folder that holds one sub-folder a training run."""
 
-    @field_validator("home", "runs")
+    soundfont: Path | None = None
+    """SoundFont (.sf2) whose piano is heard (default: the one that comes with pretty_midi)."""
+
+    @field_validator("home", "runs", "soundfont")
     @classmethod
     def _expand_user(cls, path: Path | None) -> Path | None:
         return path and path.expanduser()  # no shell stands between a file and us
