@@ -48,7 +48,12 @@ class PathsSettings(Section):
     """Folder that holds one sub-folder a training run."""
 
     soundfont: Path | None = None
-    """SoundFont (.sf2) whose piano is heard (default: the one that comes with pretty_midi)."""
+    """SoundFont (.sf2) whose piano is heard (default, or empty: the one that comes with pretty_midi)."""
+
+    @field_validator("soundfont", mode="before")
+    @classmethod
+    def _none_if_empty(cls, path: object) -> object:
+        return path or None
 
     @field_validator("home", "runs", "soundfont")
     @classmethod

@@ -13,8 +13,8 @@ import soundfile
 from emogen import render
 from emogen.errors import EmogenError, UsageError
 from emogen.notes import Piece
-from emogen.render import LONGEST_S, PEAK, SAMPLE_RATE, Floats, Sound, audio, bundled_soundfont, write_sound
-from emogen.soundfont import SoundFont
+from emogen.render import LONGEST_S, PEAK, Sound, audio, bundled_soundfont, write_sound
+from emogen.soundfont import SAMPLE_RATE, Floats, SoundFont
 from tests.soundfonts import soundfont
 
 SCALE = (60, 62, 64, 65, 67, 69, 71, 72)

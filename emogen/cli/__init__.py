@@ -26,6 +26,7 @@ COMMANDS = {
     "generate": "Compose pieces for an emotion and an exact length.",
     "evaluate": "Measure a checkpoint: obedience, musicality, memory, coherence.",
     "judge": "Judge the emotion and the coherence of MIDI files.",
+    "render": "Write sound and pictures of MIDI files.",
     "show": "Show what a MIDI file holds and how emogen made it.",
     "ckpt": "List, show, export and prune checkpoints.",
     "config": "Show the settings and where each comes from, or write a settings file.",

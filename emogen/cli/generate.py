@@ -6,7 +6,7 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,7 +17,10 @@ from rich.table import Table
 
 from emogen import __version__
 from emogen.cli.console import console
+from emogen.cli.made_by import called, title
 from emogen.cli.options import settings_options
+from emogen.cli.render import Mp3, Ogg, Png, Wav, check_free, check_soundfont, chosen, write_extras
+from emogen.cli.roll import roll
 from emogen.emotion import EMOTIONS, parse_mixture
 from emogen.errors import EmogenError, UnusableFile, UsageError
 from emogen.settings import Settings
@@ -34,7 +37,7 @@ MODE_FIT = {"major": 0.2, "minor": -0.2}
 """The plan's entry for a mode, see ``musicality.mode_fit``: about the mean of clips that clearly have it."""
 
 
-@settings_options("sample", "paths.runs")
+@settings_options("sample", "paths.runs", "paths.soundfont")
 def generate(
     emotion: Annotated[
         str,
@@ -64,6 +67,10 @@ def generate(
     density: Annotated[float | None, typer.Option(help="Notes per second, 0.5 to 30.")] = None,
     loudness: Annotated[float | None, typer.Option(help="Mean MIDI velocity, 1 to 127.")] = None,
     register: Annotated[float | None, typer.Option(help="Mean MIDI pitch, 21 to 108 (middle C is 60).")] = None,
+    wav: Wav = False,
+    ogg: Ogg = False,
+    mp3: Mp3 = False,
+    png: Png = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
     *,
@@ -74,8 +81,7 @@ def generate(
     The last note is released at the second asked for. Mode, density, loudness and register
     follow the emotion unless they are given. What made a file is written into it: emogen show FILE.
     """
-    names = EMOTIONS if emotion.strip().lower() == "all" else (emotion,)
-    mixtures = [parse_mixture(name) for name in names]
+    mixtures = [parse_mixture(name) for name in (EMOTIONS if emotion.strip().lower() == "all" else (emotion,))]
     pins = _pins(mode, density, loudness, register)
     _check_range("--seconds", seconds, 5, 600)
     _check_range("--count", count, 1, MOST_PIECES)
@@ -83,8 +89,11 @@ def generate(
         seed = secrets.randbelow(2**31)
     _check_range("--seed", seed, 0, 2**32 - count)
     seeds = [seed + number for number in range(count)]
-    called = [_called(mixture, "{name}-{share:.2g}", "_") for mixture in mixtures]
-    files = _files(out, [f"{name}_{seconds:g}s_seed{one}.mid" for name in called for one in seeds], force)
+    names = [called(mixture, "{name}-{share:.2g}", "_") for mixture in mixtures]
+    files = _files(out, [f"{name}_{seconds:g}s_seed{one}.mid" for name in names for one in seeds], force)
+    kinds = chosen(wav=wav, ogg=ogg, mp3=mp3, png=png)
+    check_free(files, kinds, force)
+    check_soundfont(kinds, settings.paths.soundfont)
 
     from emogen import checkpoint as checkpoints
 
@@ -98,27 +107,31 @@ def generate(
     from emogen.generate import Wish  # imports torch: everything cheap is checked by now
 
     wishes = [Wish(mixture, seconds, one, pins) for mixture in mixtures for one in seeds]
-    pieces = _compose(path, meta, plans, wishes, settings, opening)
-    rows = [
-        _write(file, piece, wish, {"checkpoint": label, **_how(settings, prime)})
-        for file, piece, wish in zip(files, pieces, wishes, strict=True)
-    ]
+    composed = _compose(path, meta, plans, wishes, settings, opening)
+    how = {"checkpoint": label, **_how(settings, prime)}
+    pieces, rows = [], []
+    for file, piece, wish in zip(files, composed, wishes, strict=True):
+        rows.append(_write(file, piece, wish, how))
+        if kinds or len(files) == 1:
+            pieces.append(piece)
+    if not as_json:
+        if len(files) == 1 and console.is_terminal and len(pieces[0]):
+            console.print(roll(pieces[0], console, beside_lines=4))
+        _print_table(rows)
+    failed = False
+    for file, row, piece in zip(files, rows, pieces if kinds else [], strict=False):  # every MIDI file is written
+        written = write_extras(file, piece, title(row, file.stem), kinds, settings.paths.soundfont)
+        row["rendered"] = list(map(str, written))
+        failed |= len(written) < len(kinds)
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
-    else:
-        _print_table(rows)
+    if failed:
+        raise typer.Exit(1)
 
 
 def _check_range(flag: str, value: float, lowest: float, highest: float) -> None:
     if not lowest <= value <= highest:  # nan neither
         raise UsageError(f"{flag} {value:.12g} is out of range", f"{flag} takes {lowest:.12g} to {highest:.12g}")
-
-
-def _called(mixture: Mapping[str, float], blend: str, between: str) -> str:
-    """The name of a mixture; ``blend`` is how a part of several is written, with its ``name`` and ``share``."""
-    if len(mixture) == 1:
-        return next(iter(mixture))
-    return between.join(blend.format(name=name, share=share) for name, share in mixture.items())
 
 
 def _pins(mode: str | None, density: float | None, loudness: float | None, register: float | None) -> dict[str, float]:
@@ -236,11 +249,11 @@ def _write(file: Path, piece: Piece, wish: Wish, how: dict[str, Any]) -> dict[st
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
     table = Table("file", "emotion", box=None, padding=(0, 2, 0, 0))
-    for title in ("length", "notes", "notes/s"):
-        table.add_column(title, justify="right")
+    for heading in ("length", "notes", "notes/s"):
+        table.add_column(heading, justify="right")
     table.add_column("key")
     for row in rows:
-        emotion = _called(row["emotion"], "{share:.0%} {name}", " + ")
+        emotion = called(row["emotion"])
         numbers = (f"{row['length_s']:.1f} s", str(row["notes"]), f"{row['notes_per_s']:.1f}")
         table.add_row(escape(row["file"]), emotion, *numbers, row["key"])
     console.print(table)
