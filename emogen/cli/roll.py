@@ -48,7 +48,7 @@ def roll(piece: Piece, console: Console, beside_lines: int = 0) -> Text:
     halves = -(-(high - low + 1) // keys_a_half)
     grid = _grid(piece, low, keys_a_half, halves + halves % 2, width - gutter)
     symbols = HALVES if _can_show(console, HALVES) else ASCII_HALVES
-    coloured = console.is_terminal and console.color_system is not None and not console.no_color
+    coloured = console.color_system is not None and not console.no_color
     text = Text(no_wrap=True, overflow="crop")
     for line in range(len(grid) // 2 - 1, -1, -1):
         if gutter:
