@@ -64,6 +64,7 @@ def generate(
     density: Annotated[float | None, typer.Option(help="Notes per second, 0.5 to 30.")] = None,
     loudness: Annotated[float | None, typer.Option(help="Mean MIDI velocity, 1 to 127.")] = None,
     register: Annotated[float | None, typer.Option(help="Mean MIDI pitch, 21 to 108 (middle C is 60).")] = None,
+    html: Annotated[bool, typer.Option("--html", help="Also a page of each piece that shows and plays it.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
     *,
@@ -84,7 +85,10 @@ def generate(
     _check_range("--seed", seed, 0, 2**32 - count)
     seeds = [seed + number for number in range(count)]
     called = [_called(mixture, "{name}-{share:.2g}", "_") for mixture in mixtures]
-    files = _files(out, [f"{name}_{seconds:g}s_seed{one}.mid" for name in called for one in seeds], force)
+    files = _files(out, [f"{name}_{seconds:g}s_seed{one}.mid" for name in called for one in seeds])
+    pages = [file.with_suffix(".html") for file in files] if html else []
+    index = [files[0].with_name("index.html")] if html and len(names) > 1 else []
+    _check_writable([*files, *pages, *index], force)
 
     from emogen import checkpoint as checkpoints
 
@@ -98,15 +102,17 @@ def generate(
     from emogen.generate import Wish  # imports torch: everything cheap is checked by now
 
     wishes = [Wish(mixture, seconds, one, pins) for mixture in mixtures for one in seeds]
-    pieces = _compose(path, meta, plans, wishes, settings, opening)
-    rows = [
-        _write(file, piece, wish, {"checkpoint": label, **_how(settings, prime)})
-        for file, piece, wish in zip(files, pieces, wishes, strict=True)
-    ]
+    rows, pieces = [], []
+    for file, piece, wish in zip(files, compose(path, meta, plans, wishes, settings, opening), wishes, strict=True):
+        rows.append(_write(file, piece, wish, {"checkpoint": label, **_how(settings, prime)}))
+        pieces.append(piece)
+    whole = _write_pages(rows, pieces, label, index) if html else True  # every MIDI file is on the disk by now
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     else:
         _print_table(rows)
+    if not whole:
+        raise typer.Exit(1)
 
 
 def _check_range(flag: str, value: float, lowest: float, highest: float) -> None:
@@ -138,14 +144,17 @@ def _pins(mode: str | None, density: float | None, loudness: float | None, regis
     return pins
 
 
-def _files(out: Path | None, names: list[str], force: bool) -> list[Path]:
-    """Where the pieces go; nothing that exists is replaced unasked, and nothing composed that could not be written."""
+def _files(out: Path | None, names: list[str]) -> list[Path]:
+    """Where the pieces go."""
     if out is not None and out.suffix.lower() in (".mid", ".midi") and not out.is_dir():
         if len(names) > 1:
             raise UsageError(f"--out {out} is one file, and there are {len(names)} pieces", "give --out a folder")
-        files = [out]
-    else:
-        files = [(out or Path()) / name for name in names]
+        return [out]
+    return [(out or Path()) / name for name in names]
+
+
+def _check_writable(files: list[Path], force: bool) -> None:
+    """Nothing that exists is replaced unasked, and nothing composed that could not be written (to one folder)."""
     there = [file for file in files if file.exists()]
     if there and not force:
         more = f" and {len(there) - 1} more" if len(there) > 1 else ""
@@ -156,7 +165,6 @@ def _files(out: Path | None, names: list[str], force: bool) -> list[Path]:
         raise EmogenError(f"{existing} is not a folder", "--out takes a .mid file or a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise EmogenError(f"{existing} cannot be written to", "--out chooses another folder")
-    return files
 
 
 def _opening(prime: Path | None, seconds: float) -> Tokens | None:
@@ -178,7 +186,7 @@ def _opening(prime: Path | None, seconds: float) -> Tokens | None:
     return opening
 
 
-def _compose(
+def compose(
     path: Path, meta: Meta, plans: PlanTable, wishes: list[Wish], settings: Settings, opening: Tokens | None
 ) -> Iterator[Piece]:  # six: the checkpoint in three parts, what is wished, how to draw, what to begin with
     """The pieces, some at a time, with a bar on a terminal."""
@@ -232,6 +240,51 @@ def _write(file: Path, piece: Piece, wish: Wish, how: dict[str, Any]) -> dict[st
     found = measure(piece)
     facts = {"length_s": found.length_s, "notes": found.notes, "notes_per_s": round(found.notes_per_s, 2)}
     return {"file": str(file), **wanted, **facts, "key": found.key}
+
+
+def _write_pages(rows: list[dict[str, Any]], pieces: list[Piece], label: str, index: list[Path]) -> bool:
+    """The page of each piece, told of in its row, and the index, if any; False where something could not be written."""
+    from emogen import page
+
+    entries = []
+    track = Progress(TextColumn("pages"), BarColumn(), console=console, transient=True, disable=not console.is_terminal)
+    with track:
+        for row, piece in track.track(list(zip(rows, pieces, strict=True))):
+            facts = {
+                "Emotion": _called(row["emotion"], "{share:.0%} {name}", " + "),
+                "Length": f"{row['length_s']:.1f} s",
+                "Notes": f"{row['notes']}, {row['notes_per_s']:.1f} a second",
+                "Key": row["key"],
+                "Seed": str(row["seed"]),
+                "Model": label,
+                "Composed by": f"emogen {__version__}",
+            }
+            title = f"{facts['Emotion']}, {row['seconds']:g} s, seed {row['seed']}"
+            file = Path(row["file"])
+            try:
+                row["html"] = str(write_html(file, piece, title, facts))
+            except (EmogenError, OSError, ImportError, RuntimeError) as error:
+                console.print(escape(f"no page of {file}, which is whole itself: {error}"))
+                continue
+            emotion = next(iter(row["emotion"]))
+            entries.append(
+                page.Entry(Path(row["html"]).name, emotion, f"{row['key']}, {row['notes_per_s']:.1f} notes/s")
+            )
+    for file in index if entries else []:
+        page.write_index(file, entries)
+        console.print(f"all on one page: {escape(str(file))}")
+    return len(entries) == len(rows)
+
+
+def write_html(midi: Path, piece: Piece, title: str, facts: Mapping[str, str]) -> Path:
+    """Write the page of a piece beside its MIDI file, under its name; see ``page.write_page``."""
+    from emogen import page
+    from emogen.render import audio
+
+    sound, file = audio(piece), midi.with_suffix(".html")
+    recording = page.mp3(sound.samples, sound.sample_rate)
+    page.write_page(file, piece, title, facts, recording, page.SOUND_TYPE, midi.read_bytes())
+    return file
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
