@@ -31,6 +31,8 @@ MEASURES = ("emotion", "quadrant", "valence", "arousal", "musicality")
 """What ``score`` finds for each origin, see there."""
 
 QUADRANTS = ("Q1", "Q2", "Q3", "Q4")
+NUMBER_OF = QUADRANT_OF | {name: number for number, name in enumerate(QUADRANTS, 1)} | {"": 0}
+"""The quadrant, 1..4, of what a piece was wanted to be; 0 where nobody knows."""
 Rating = Annotated[int, Field(ge=1, le=5)]
 Emotion = Annotated[str, Field(pattern=f"^({'|'.join(EMOTIONS)})$")]
 Wanted = Annotated[str, Field(pattern=f"^({'|'.join((*EMOTIONS, *QUADRANTS))})?$")]
@@ -175,10 +177,8 @@ def score(files: Sequence[Path], key: Path) -> list[dict[str, Any]]:
         if one.test != hidden.test or any(answer.piece not in hidden.pieces for answer in one.answers):
             raise EmogenError(f"{file} answers another test than that of {key}", "--key names the key of its page")
         if one.listener in by_listener:
-            raise EmogenError(
-                f"{file} and {by_listener[one.listener]} are of the same listener",
-                "leave out the one with fewer answers",
-            )
+            both = f"{by_listener[one.listener]} and {file}"
+            raise EmogenError(f"{both} are of the same listener", "leave out the one with fewer answers")
         by_listener[one.listener] = file
         answered = {answer.piece: answer for answer in one.answers}
         given += [(one.listener, answer) for answer in answered.values()]
@@ -203,26 +203,28 @@ def _scored(given: Sequence[tuple[str, Answer]], pieces: dict[str, Hidden]) -> l
     """One row for each origin, in the order of their names."""
     rng = np.random.default_rng(0)
     listener = np.unique([name for name, _ in given], return_inverse=True)[1]
-    listeners = int(listener.max()) + 1
-    drawn = rng.multinomial(listeners, np.full(listeners, 1 / listeners), DRAWS)  # (draws, listeners): how often each
+    drawn = _drawn_again(int(listener.max()) + 1, rng)
     rows = []
     for origin in sorted({one.origin for one in pieces.values()}):
         mine = np.array([pieces[answer.piece].origin == origin for _, answer in given])
         answers = [answer for is_mine, (_, answer) in zip(mine, given, strict=True) if is_mine]
         row: dict[str, Any] = {"origin": origin, "pieces": len({a.piece for a in answers}), "answers": len(answers)}
         row["listeners"] = len(set(listener[mine].tolist()))
-        if answers:
-            piece = np.unique([answer.piece for answer in answers], return_inverse=True)[1]
-            again = rng.multinomial(row["pieces"], np.full(row["pieces"], 1 / row["pieces"]), DRAWS)
-            said = _Said(answers, [pieces[answer.piece].wanted for answer in answers])
-            samples = np.array([said.measures(drawn[i, listener[mine]] * again[i, piece]) for i in range(DRAWS)])
-            found = said.measures(np.ones(len(answers)))
-        else:
-            samples, found = np.full((1, len(MEASURES)), np.nan), np.full(len(MEASURES), np.nan)
-        for name, value, column in zip(MEASURES, found, samples.T, strict=True):
+        piece = np.unique([answer.piece for answer in answers], return_inverse=True)[1]
+        weight = drawn[:, listener[mine]] * _drawn_again(row["pieces"], rng)[:, piece]
+        weight = np.concatenate([np.ones((1, len(answers))), weight])
+        found, *samples = _measures(weight, answers, [pieces[answer.piece].wanted for answer in answers])
+        for name, value, column in zip(MEASURES, found, np.array(samples).T, strict=True):
             row[name] = _interval(float(value), column)
         rows.append(row)
     return rows
+
+
+def _drawn_again(number: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """How often (DRAWS, number) each of some is there, when as many of them are drawn with replacement."""
+    if not number:
+        return np.zeros((DRAWS, 0), dtype=np.int64)
+    return rng.multinomial(number, np.full(number, 1 / number), DRAWS)
 
 
 def _interval(value: float, samples: npt.NDArray[np.float64]) -> dict[str, float] | None:
@@ -233,35 +235,27 @@ def _interval(value: float, samples: npt.NDArray[np.float64]) -> dict[str, float
     return {"mean": round(value, 4), "low": round(float(low), 4), "high": round(float(high), 4)}
 
 
-class _Said:
-    """The answers (N,) about one origin, as numbers."""
+def _measures(weight: npt.NDArray[Any], answers: Sequence[Answer], wanted: Sequence[str]) -> npt.NDArray[np.float64]:
+    """``MEASURES`` (S, 5) of N answers, counted by S rows of weights (S, N); NaN where nothing tells."""
+    emotion = np.array([answer.emotion == name for answer, name in zip(answers, wanted, strict=True)], dtype=bool)
+    quadrant = np.array([NUMBER_OF[name] for name in wanted], dtype=int)
+    heard = np.array([QUADRANT_OF[answer.emotion] for answer in answers], dtype=int)
+    valence, arousal, musicality = (
+        np.array([getattr(answer, name) for answer in answers], dtype=float)
+        for name in ("valence", "arousal", "musicality")
+    )
 
-    def __init__(self, answers: Sequence[Answer], wanted: Sequence[str]) -> None:
-        self.emotion = np.array([answer.emotion == name for answer, name in zip(answers, wanted, strict=True)])
-        self.has_emotion = np.array([name in EMOTIONS for name in wanted])
-        quadrant = np.array([QUADRANT_OF.get(name, int(name[1:]) if name[:1] == "Q" else 0) for name in wanted])
-        self.quadrant = np.array([QUADRANT_OF[answer.emotion] for answer in answers]) == quadrant
-        self.has_quadrant = quadrant > 0
-        self.pleasant, self.unpleasant = np.isin(quadrant, (1, 4)), np.isin(quadrant, (2, 3))
-        self.lively, self.quiet = np.isin(quadrant, (1, 2)), np.isin(quadrant, (3, 4))
-        self.valence, self.arousal, self.musicality = (
-            np.array([getattr(answer, name) for answer in answers]) for name in ("valence", "arousal", "musicality")
-        )
+    def mean(of: npt.NDArray[Any], where: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        total = weight @ where.astype(float)
+        means: npt.NDArray[np.float64] = np.full(len(weight), np.nan)
+        np.divide(weight @ (of * where), total, out=means, where=total > 0)
+        return means
 
-    def measures(self, weight: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """``MEASURES`` when each answer counts by its weight (N,); NaN where nothing tells."""
-
-        def mean(of: npt.NDArray[Any], where: npt.NDArray[np.bool_]) -> float:
-            counted = weight * where
-            total = counted.sum()
-            return float((counted * of).sum() / total) if total else float("nan")
-
-        return np.array(
-            [
-                mean(self.emotion, self.has_emotion),
-                mean(self.quadrant, self.has_quadrant),
-                mean(self.valence, self.pleasant) - mean(self.valence, self.unpleasant),
-                mean(self.arousal, self.lively) - mean(self.arousal, self.quiet),
-                mean(self.musicality, np.ones_like(self.pleasant)),
-            ]
-        )
+    columns = (
+        mean(emotion, np.array([name in EMOTIONS for name in wanted], dtype=bool)),
+        mean(heard == quadrant, quadrant > 0),
+        mean(valence, np.isin(quadrant, (1, 4))) - mean(valence, np.isin(quadrant, (2, 3))),
+        mean(arousal, np.isin(quadrant, (1, 2))) - mean(arousal, np.isin(quadrant, (3, 4))),
+        mean(musicality, np.ones(len(answers), dtype=bool)),
+    )
+    return np.stack(columns, axis=1)

@@ -1,4 +1,4 @@
-"""The pages in a real browser without a network. Chromium comes from the system, or from ``playwright install chromium``."""
+"""The pages in a real browser without a network: the system's Chromium, or that of ``playwright install chromium``."""
 
 from __future__ import annotations
 
