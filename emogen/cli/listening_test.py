@@ -24,7 +24,7 @@ SHOWN = {
     "emotion": ("emotion heard", "{:.0%}"), "quadrant": ("quadrant heard", "{:.0%}"), "valence": ("valence", "{:+.2f}"),
     "arousal": ("arousal", "{:+.2f}"), "musicality": ("musicality", "{:.2f}"),
 }  # fmt: skip
-"""For each of ``listening.MEASURES`` its column's title and how its numbers are written."""
+"""For each of ``listening.MEASURES`` its row's title and how its numbers are written."""
 
 
 @settings_options("sample", "paths.runs")
@@ -137,15 +137,16 @@ def _score(answers: list[Path], key: Path, as_json: bool) -> None:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("origin", box=None, padding=(0, 2, 0, 0))
-    for title in ("pieces", "listeners", "answers", *(title for title, _ in SHOWN.values())):
-        table.add_column(title, justify="right")
+    """A column for each origin."""
+    table = Table("", box=None, padding=(0, 2, 0, 0))
     for row in rows:
-        cells = []
-        for name, (_, written) in SHOWN.items():
-            one = row[name]
-            cells.append(
-                f"{written} ({written}..{written})".format(one["mean"], one["low"], one["high"]) if one else "-"
-            )
-        table.add_row(escape(row["origin"]), *(str(row[name]) for name in ("pieces", "listeners", "answers")), *cells)
+        table.add_column(escape(row["origin"]), justify="right")
+    for name in ("pieces", "listeners", "answers"):
+        table.add_row(name, *(str(row[name]) for row in rows))
+    for name, (title, written) in SHOWN.items():
+        both = f"{written} ({written}..{written})"
+        cells = (
+            both.format(row[name]["mean"], row[name]["low"], row[name]["high"]) if row[name] else "-" for row in rows
+        )
+        table.add_row(title, *cells)
     return table
