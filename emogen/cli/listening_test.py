@@ -81,6 +81,7 @@ def _write(
     """Gather the pieces, record them all in the same way, and write the page and its key."""
     from emogen import checkpoint as checkpoints
     from emogen import listening, page
+    from emogen.render import audio  # before anything is composed, should it be missing
 
     names, real = origins
     paths = [checkpoints.resolve(name, settings.paths.runs) for name in names]
@@ -94,8 +95,6 @@ def _write(
         console.print(f"composing with {escape(label)} ...")
         pieces += [(label, *one) for one in _composed(path, what, settings)]
     console.print(f"recording {len(pieces)} pieces ...")
-
-    from emogen.render import audio
 
     trials = []
     for origin, wanted, source, piece in pieces:
