@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from emogen.notes import Piece
 from emogen.soundfont import SAMPLE_RATE, SoundFont
 
 Floats = npt.NDArray[np.float32]
-Engine = Callable[[Piece], Floats]
+Play = Callable[[Piece], Floats]
 
 SOUND_FORMATS = {".wav": ("WAV", "PCM_16"), ".ogg": ("OGG", "VORBIS"), ".mp3": ("MP3", "MPEG_LAYER_III")}
 """What soundfile calls the formats, by suffix."""
@@ -36,6 +36,9 @@ PEAK = 10 ** (-1 / 20)
 QUIET = 1e-4
 """What is softer than this, beside the loudest, is silence at the end."""
 
+SMALL = {"bitrate_mode": "AVERAGE", "compression_level": 0.85}
+"""libsndfile's settings for 83 kbit/s whatever the music, so that the page of a dense minute takes 0.88 MB."""
+
 PROBE = Piece.of([0, 500], [69, 69], [40, 110], [200, 200])
 """A soft and a loud note: an engine that does not play the second louder is not trusted."""
 
@@ -47,6 +50,14 @@ class Sound(NamedTuple):
     """(N, channels), float32 in -1..1."""
     sample_rate: int = SAMPLE_RATE
     engine: str = ""
+    """The engine's name."""
+
+
+class Engine(NamedTuple):
+    """What makes the sound of pieces."""
+
+    play: Play
+    name: str
     """Such as "TimGM6mb", "fluidsynth TimGM6mb" or "sine"."""
     warning: str = ""
     """What a person should know of how it sounds; mostly nothing."""
@@ -68,15 +79,15 @@ def audio(piece: Piece, soundfont: Path | None = None) -> Sound:
             f"{piece.end_ms / 1000:,.0f} s are too long for sound: it is made of at most {LONGEST_S:,.0f} s",
             "cut the piece into parts",
         )
-    engine, name, warning = engine_for(soundfont)
-    samples, least = engine(piece), piece.end_ms * SAMPLE_RATE // 1000
+    engine = engine_for(soundfont)
+    samples, least = engine.play(piece), piece.end_ms * SAMPLE_RATE // 1000
     by_second = np.array([np.abs(one).max() for one in _seconds(samples)])
     if peak := float(by_second.max()):
         last = int(np.flatnonzero(by_second > QUIET * peak)[-1]) * SAMPLE_RATE
         heard = np.abs(samples[last : last + SAMPLE_RATE]).max(axis=1) > QUIET * peak
         samples = samples[: max(last + int(np.flatnonzero(heard)[-1]) + 1, least)]
         samples *= PEAK / peak
-    return Sound(samples, SAMPLE_RATE, name, warning)
+    return Sound(samples, SAMPLE_RATE, engine.name)
 
 
 def _seconds(samples: Floats) -> Iterator[Floats]:
@@ -93,31 +104,31 @@ def bundled_soundfont() -> Path | None:
 
 
 @cache
-def engine_for(soundfont: Path | None) -> tuple[Engine, str, str]:
-    """The first engine that plays a SoundFont (None: the bundled one), its name, and a warning or nothing.
+def engine_for(soundfont: Path | None) -> Engine:
+    """The first engine that plays a SoundFont (None: the bundled one); without any, sines and a warning.
 
     Raises:
         EmogenError: a SoundFont was named, and nothing plays it.
     """
-    engine, name, reason = _player(soundfont or bundled_soundfont())
+    engine, reason = _player(soundfont or bundled_soundfont())
     if engine:
-        return engine, name, ""
+        return engine
     if soundfont:
         raise EmogenError(
             f"the SoundFont {soundfont} cannot be played: {reason}",
             "name another .sf2 file, or leave out --soundfont (paths.soundfont) for the one that is there",
         )
-    return _sines, "sine", f"the piano is made of plain sines: {reason}"
+    return Engine(_sines, "sine", f"the piano is made of plain sines: {reason}")
 
 
-def _player(font: Path | None) -> tuple[Engine | None, str, str]:
-    """What plays a SoundFont, and its name; or None, and why nothing does."""
+def _player(font: Path | None) -> tuple[Engine | None, str]:
+    """What plays a SoundFont; or None, and why nothing does."""
     if font is None:
-        return None, "", "pretty_midi carries no SoundFont"
+        return None, "pretty_midi carries no SoundFont"
     try:
         ours = SoundFont(font).play
         if _is_music(ours):
-            return ours, font.stem, ""
+            return Engine(ours, font.stem), ""
         reason = "a note of it makes no sound"
     except UnusableFile as error:
         reason = str(error)
@@ -128,14 +139,14 @@ def _player(font: Path | None) -> tuple[Engine | None, str, str]:
             return _fluidsynth(program, font, piece)
 
         if _is_music(fluidsynth):
-            return fluidsynth, f"fluidsynth {font.stem}", ""
-    return None, "", reason
+            return Engine(fluidsynth, f"fluidsynth {font.stem}"), ""
+    return None, reason
 
 
-def _is_music(engine: Engine) -> bool:
+def _is_music(play: Play) -> bool:
     """Whether an engine plays PROBE: some sound, and the loud note louder."""
     try:
-        samples = engine(PROBE)
+        samples = play(PROBE)
     except (EmogenError, OSError):
         return False
     soft, loud = (np.abs(samples[at : at + SAMPLE_RATE // 2]).max(initial=0) for at in (0, SAMPLE_RATE // 2))
@@ -180,20 +191,32 @@ def write_sound(file: Path, sound: Sound) -> None:
         EmogenError: it cannot be written.
         OSError: neither can its folder.
     """
-    import soundfile  # loads libsndfile
-
     if file.suffix.lower() not in SOUND_FORMATS:
         raise UsageError(f"{file} is no sound file that can be written", f"it may end with {', '.join(SOUND_FORMATS)}")
-    kind, coding = SOUND_FORMATS[file.suffix.lower()]
-    channels = sound.samples.shape[1]
     with files.whole(file) as draft:
         try:
-            with soundfile.SoundFile(draft, "w", sound.sample_rate, channels, coding, format=kind) as opened:
-                # second by second: libsndfile crashes on minutes of OGG at once
-                for one in _seconds(sound.samples):
-                    opened.write(one)
-        except soundfile.SoundFileError as error:
+            _encode(draft, sound, file.suffix.lower())
+        except RuntimeError as error:  # libsndfile's
             raise EmogenError(f"{file} cannot be written: {error}", "is the disk full?") from None
+
+
+def small_mp3(sound: Sound) -> bytes:
+    """The content of an MP3 file that is small enough for a page, see SMALL."""
+    file = io.BytesIO()
+    _encode(file, sound, ".mp3", **SMALL)
+    return file.getvalue()
+
+
+def _encode(file: Path | io.BytesIO, sound: Sound, suffix: str, **how: Any) -> None:
+    """Write a sound in one of SOUND_FORMATS."""
+    import soundfile  # loads libsndfile
+
+    kind, coding = SOUND_FORMATS[suffix]
+    channels = sound.samples.shape[1]
+    with soundfile.SoundFile(file, "w", sound.sample_rate, channels, coding, format=kind, **how) as opened:
+        # second by second: libsndfile crashes on minutes of OGG at once
+        for one in _seconds(sound.samples):
+            opened.write(one)
 
 
 def write_picture(file: Path, piece: Piece, title: str) -> None:

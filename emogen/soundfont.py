@@ -4,8 +4,12 @@ The format is SoundFont 2.04 (E-mu, 2006). What is played of it: zones of keys a
 envelopes, the low-pass filter with its envelope, pan, and velocity by the format's default curve. What is not: vibrato,
 modulators of the file's own, chorus, reverb, compressed samples (SF3).
 
-Ours, because no library does it without a system install: symusic 0.5.9 plays all velocities alike and cuts the last
-tone, 0.6.0 plays nothing (measured); tinysoundfont asks for PortAudio's headers on Linux.
+Ours, because no library does it without a system install. Measured, RMS of middle C at velocities 30, 64 and 110:
+symusic 0.5.9 .0233 .0233 .0233 (and it cuts the last tone; 0.6.0 plays nothing), this module .0056 .0253 .0747.
+tinysoundfont 0.3.7 renders well (.0033 .0071 .0122; 20 s in 0.25 s, here 0.43 s), but needs pyaudio, which on Linux and
+macOS is built from C with PortAudio's headers, and has wheels for Python 3.11 and 3.12 alone.
+
+(Above 300 lines: a whole format.)
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import base64
 import errno
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,9 @@ MANIFEST = {"emogen": "0.3.0", "emotion": {"calm": 0.5, "sad": 0.5}, "seconds": 
 
 
 @pytest.fixture(autouse=True)
-def nothing_remembered() -> None:
+def nothing_remembered() -> Iterator[None]:
+    render.engine_for.cache_clear()
+    yield
     render.engine_for.cache_clear()
 
 
@@ -44,6 +49,33 @@ def test_each_kind_is_written_beside_the_file(run: Run, made: Path) -> None:
     assert soundfile.info("made.wav").duration == pytest.approx(1.2, abs=0.6)
     with Image.open("made.png") as image:
         assert image.size == (1600, 900)
+
+
+def test_a_page_holds_the_facts_and_the_file_itself_and_sound_is_made_once(
+    run: Run, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[Piece] = []
+    audio = render.audio
+
+    def listen(piece: Piece, font: Path | None) -> render.Sound:
+        heard.append(piece)
+        return audio(piece, font)
+
+    monkeypatch.setattr(render, "audio", listen)
+    code, _, err = run("render", "made.mid", "--wav", "--html", "--out", "new")
+    assert (code, err) == (0, "wrote new/made.wav\nwrote new/made.html\n")
+    text = Path("new/made.html").read_text()
+    for fact in ("50% calm + 50% sad", "0.6 s", "2, 3.3 a second", "7", "0.3.0"):
+        assert f"<dd>{fact}</dd>" in text
+    assert base64.b64encode(made.read_bytes()).decode() in text
+    assert len(heard) == 1
+
+
+def test_a_page_of_other_peoples_music_tells_what_is_heard_alone(run: Run) -> None:
+    Path("theirs.mid").write_bytes(midi_bytes(PIECE, json.dumps({"emogen": 1, "emotion": {"sad": "y", "calm": 1}})))
+    assert run("render", "theirs.mid", "--html")[0] == 0
+    text = Path("theirs.html").read_text()
+    assert re.findall("<dt>(.*?)</dt>", text) == ["Length", "Notes", "Key", "Version of emogen"]
 
 
 def test_a_folder_can_be_named_and_is_made(run: Run, made: Path) -> None:
@@ -76,7 +108,7 @@ def test_emotion_and_seed_stand_above_the_picture(run: Run, made: Path, monkeypa
 def test_nothing_asked_for_is_a_usage_error(run: Run, made: Path) -> None:
     code, _, err = run("render", "made.mid")
     assert code == 2
-    assert "--wav, --ogg, --mp3, --png" in err
+    assert "--wav, --ogg, --mp3, --png, --html" in err
 
 
 def test_what_exists_is_replaced_only_with_force(run: Run, made: Path) -> None:

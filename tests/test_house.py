@@ -39,6 +39,7 @@ FLOORS = {
     "emogen.judge": 3,
     "emogen.coherence": 3,
     "emogen.team": 3,
+    "emogen.page": 3,
     "emogen.batches": 3,
     "emogen.model": 3,
     "emogen.prepare": 4,
@@ -46,6 +47,7 @@ FLOORS = {
     "emogen.progress": 4,
     "emogen.run": 4,
     "emogen.ear": 4,
+    "emogen.listening": 4,
     "emogen.train": 5,
     "emogen.generate": 5,
     "emogen.evaluate": 6,
@@ -53,12 +55,15 @@ FLOORS = {
     "emogen.cli.options": 7,
     "emogen.cli.made_by": 7,
     "emogen.cli.roll": 7,
+    "emogen.cli.extras": 7,
     "emogen.cli.prepare": 7,
     "emogen.cli.train": 7,
     "emogen.cli.generate": 7,
     "emogen.cli.evaluate": 7,
     "emogen.cli.judge": 7,
     "emogen.cli.render": 7,
+    "emogen.cli.listening_test": 7,
+    "emogen.cli.doctor": 7,
     "emogen.cli.show": 7,
     "emogen.cli.ckpt": 7,
     "emogen.cli.config": 7,
@@ -78,7 +83,13 @@ TORCH_AT_ONCE = {
 }
 """The modules that may import torch as soon as they are imported."""
 
-TORCH_WHEN_CALLED = {"emogen.checkpoint", "emogen.cli.train", "emogen.cli.generate", "emogen.cli.evaluate"}
+TORCH_WHEN_CALLED = {
+    "emogen.checkpoint",
+    "emogen.cli.train",
+    "emogen.cli.generate",
+    "emogen.cli.evaluate",
+    "emogen.cli.doctor",
+}
 """The modules that may import torch inside a function."""
 
 

@@ -86,7 +86,7 @@ def flags_of_all_commands() -> set[str]:
                 for parameter in resolved.params:
                     yield from (*parameter.opts, *parameter.secondary_opts)
 
-    others = {"--install-completion", "--help", "--nproc-per-node"}
+    others = {"--install-completion", "--show-completion", "--help", "--nproc-per-node"}
     return {*walk(typer.main.get_group(app), []), *map(flag, OPTIONS)} | others
 
 
@@ -98,7 +98,11 @@ def test_every_flag_the_readme_names_is_one() -> None:
 
 def test_every_command_the_readme_names_is_one() -> None:
     in_text = re.findall(r"(?<!`)`(emogen [^`]+)`", README)
-    named = {words[0] for words in commands("\n".join([*in_text, *blocks()]))} - {"--install-completion", "--help"}
+    named = {words[0] for words in commands("\n".join([*in_text, *blocks()]))} - {
+        "--install-completion",
+        "--show-completion",
+        "--help",
+    }
     assert named <= set(COMMANDS)
     assert "generate" in named
 

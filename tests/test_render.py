@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 import sys
 import wave
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +15,20 @@ import soundfile
 from emogen import render
 from emogen.errors import EmogenError, UsageError
 from emogen.notes import Piece
-from emogen.render import LONGEST_S, PEAK, Sound, audio, bundled_soundfont, write_sound
+from emogen.render import LONGEST_S, PEAK, Sound, audio, bundled_soundfont, small_mp3, write_sound
 from emogen.soundfont import SAMPLE_RATE, Floats, SoundFont
 from tests.soundfonts import soundfont
+from tests.sounds import sine
 
 SCALE = (60, 62, 64, 65, 67, 69, 71, 72)
 STEP_MS = 500
 
 
 @pytest.fixture(autouse=True)
-def nothing_remembered() -> None:
-    """Each test looks for its engine anew."""
+def nothing_remembered() -> Iterator[None]:
+    """Each test looks for its engine anew, and those of other files too."""
+    render.engine_for.cache_clear()
+    yield
     render.engine_for.cache_clear()
 
 
@@ -56,7 +61,7 @@ def pitches(samples: Floats) -> list[int]:
 def test_a_scale_is_heard_as_that_scale(tmp_path: Path) -> None:
     sound = audio(scale())
     assert sound.engine == "TimGM6mb"
-    assert sound.warning == ""
+    assert render.engine_for(None).warning == ""
     write_sound(tmp_path / "scale.wav", sound)
     samples, rate = read(tmp_path / "scale.wav")
     assert rate == sound.sample_rate == 44_100
@@ -111,6 +116,14 @@ def test_each_format_holds_the_music(suffix: str, tmp_path: Path) -> None:
     if suffix != ".wav":
         assert path.stat().st_size < 2 * len(sound.samples) / 5
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_mp3_of_a_page_holds_the_sound_whole_and_in_tune() -> None:
+    heard, rate = soundfile.read(io.BytesIO(small_mp3(Sound(sine(2.5, hz=1000)))))
+    assert rate == SAMPLE_RATE
+    assert len(heard) == 2.5 * SAMPLE_RATE
+    assert np.abs(np.fft.rfft(heard)).argmax() / 2.5 == pytest.approx(1000, abs=1)
+    assert np.abs(heard[20_000:80_000]).max() == pytest.approx(0.3, abs=0.03)
 
 
 def test_sound_is_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +201,7 @@ def test_without_its_soundfont_the_piano_is_made_of_sines_with_a_warning(
     monkeypatch.setattr(render, "bundled_soundfont", lambda: tmp_path / "font.sf2" if broken else None)
     sound = audio(scale())
     assert sound.engine == "sine"
-    assert sound.warning.startswith("the piano is made of plain sines: ")
+    assert render.engine_for(None).warning.startswith("the piano is made of plain sines: ")
     assert pitches(sound.samples) == list(SCALE)
     assert np.abs(sound.samples).max() == pytest.approx(PEAK, rel=1e-5)
 

@@ -16,10 +16,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from emogen import __version__
+from emogen.cli import extras
 from emogen.cli.console import console
-from emogen.cli.made_by import called, title
+from emogen.cli.made_by import called
 from emogen.cli.options import settings_options
-from emogen.cli.render import Mp3, Ogg, Png, Wav, check_free, check_soundfont, chosen, write_extras
 from emogen.cli.roll import roll
 from emogen.emotion import EMOTIONS, parse_mixture
 from emogen.errors import EmogenError, UnusableFile, UsageError
@@ -67,10 +67,11 @@ def generate(
     density: Annotated[float | None, typer.Option(help="Notes per second, 0.5 to 30.")] = None,
     loudness: Annotated[float | None, typer.Option(help="Mean MIDI velocity, 1 to 127.")] = None,
     register: Annotated[float | None, typer.Option(help="Mean MIDI pitch, 21 to 108 (middle C is 60).")] = None,
-    wav: Wav = False,
-    ogg: Ogg = False,
-    mp3: Mp3 = False,
-    png: Png = False,
+    wav: extras.Wav = False,
+    ogg: extras.Ogg = False,
+    mp3: extras.Mp3 = False,
+    png: extras.Png = False,
+    html: extras.Html = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
     *,
@@ -80,8 +81,10 @@ def generate(
 
     The last note is released at the second asked for. Mode, density, loudness and register
     follow the emotion unless they are given. What made a file is written into it: emogen show FILE.
+    With --emotion all and --html there is an index.html, on which every piece can be played.
     """
-    mixtures = [parse_mixture(name) for name in (EMOTIONS if emotion.strip().lower() == "all" else (emotion,))]
+    names = EMOTIONS if emotion.strip().lower() == "all" else (emotion,)
+    mixtures = [parse_mixture(name) for name in names]
     pins = _pins(mode, density, loudness, register)
     _check_range("--seconds", seconds, 5, 600)
     _check_range("--count", count, 1, MOST_PIECES)
@@ -89,11 +92,11 @@ def generate(
         seed = secrets.randbelow(2**31)
     _check_range("--seed", seed, 0, 2**32 - count)
     seeds = [seed + number for number in range(count)]
-    names = [called(mixture, "{name}-{share:.2g}", "_") for mixture in mixtures]
-    files = _files(out, [f"{name}_{seconds:g}s_seed{one}.mid" for name in names for one in seeds], force)
-    kinds = chosen(wav=wav, ogg=ogg, mp3=mp3, png=png)
-    check_free(files, kinds, force)
-    check_soundfont(kinds, settings.paths.soundfont)
+    stems = [called(mixture, "{name}-{share:.2g}", "_") for mixture in mixtures]
+    files = _files(out, [f"{stem}_{seconds:g}s_seed{one}.mid" for stem in stems for one in seeds], force)
+    kinds = extras.chosen(wav=wav, ogg=ogg, mp3=mp3, png=png, html=html)
+    index = [files[0].with_name("index.html")] if html and len(mixtures) > 1 else []
+    extras.check([*extras.beside(files, kinds), *index], kinds, settings.paths.soundfont, force)
 
     from emogen import checkpoint as checkpoints
 
@@ -105,27 +108,26 @@ def generate(
     console.print(f"composing with {escape(label)}, seed {seed}")
 
     from emogen.generate import Wish  # imports torch: everything cheap is checked by now
+    from emogen.midi import read_piece
 
     wishes = [Wish(mixture, seconds, one, pins) for mixture in mixtures for one in seeds]
-    composed = _compose(path, meta, plans, wishes, settings, opening)
-    how = {"checkpoint": label, **_how(settings, prime)}
-    pieces, rows = [], []
-    for file, piece, wish in zip(files, composed, wishes, strict=True):
-        rows.append(_write(file, piece, wish, how))
-        if kinds or len(files) == 1:
-            pieces.append(piece)
+    pieces = compose(path, meta, plans, wishes, settings, opening)
+    rows = [
+        _write(file, piece, wish, {"checkpoint": label, **_how(settings, prime)})
+        for file, piece, wish in zip(files, pieces, wishes, strict=True)
+    ]
     if not as_json:
-        if len(files) == 1 and console.is_terminal and len(pieces[0]):
-            console.print(roll(pieces[0], console, beside_lines=4))
+        if len(files) == 1 and console.is_terminal and rows[0]["notes"]:
+            console.print(roll(read_piece(files[0]), console, beside_lines=4))
         _print_table(rows)
-    failed = False
-    for file, row, piece in zip(files, rows, pieces if kinds else [], strict=False):  # every MIDI file is written
-        written = write_extras(file, piece, title(row, file.stem), kinds, settings.paths.soundfont)
-        row["rendered"] = list(map(str, written))
-        failed |= len(written) < len(kinds)
+    for row, file in zip(rows, files if kinds else [], strict=False):  # every MIDI file is written by now
+        row["rendered"] = list(map(str, extras.write(file, file, kinds, settings.paths.soundfont)))
+    whole = all(len(row["rendered"]) == len(kinds) for row in rows if kinds)
+    if index:
+        whole &= extras.write_index(index[0], rows)
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
-    if failed:
+    if not whole:
         raise typer.Exit(1)
 
 
@@ -191,7 +193,7 @@ def _opening(prime: Path | None, seconds: float) -> Tokens | None:
     return opening
 
 
-def _compose(
+def compose(
     path: Path, meta: Meta, plans: PlanTable, wishes: list[Wish], settings: Settings, opening: Tokens | None
 ) -> Iterator[Piece]:  # six: the checkpoint in three parts, what is wished, how to draw, what to begin with
     """The pieces, some at a time, with a bar on a terminal."""
@@ -249,8 +251,8 @@ def _write(file: Path, piece: Piece, wish: Wish, how: dict[str, Any]) -> dict[st
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
     table = Table("file", "emotion", box=None, padding=(0, 2, 0, 0))
-    for heading in ("length", "notes", "notes/s"):
-        table.add_column(heading, justify="right")
+    for title in ("length", "notes", "notes/s"):
+        table.add_column(title, justify="right")
     table.add_column("key")
     for row in rows:
         emotion = called(row["emotion"])

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emogen.musicality import Measures
 
 
 def manifest(text: str) -> dict[str, Any] | None:
@@ -30,3 +34,17 @@ def title(known: Mapping[str, Any] | None, name: str) -> str:
         return f"{called(made['emotion'])}, {made['seconds']:g} s, seed {made['seed']}"
     except (LookupError, TypeError, ValueError, AttributeError, StopIteration):  # whoever wrote it
         return name
+
+
+def facts(known: Mapping[str, Any] | None, measured: Measures) -> dict[str, str]:
+    """What stands on the page of a piece, by what it is called."""
+    made = known or {}
+    told = {
+        "Length": f"{measured.length_s:.1f} s",
+        "Notes": f"{measured.notes}, {measured.notes_per_s:.1f} a second",
+        "Key": measured.key,
+    }
+    with suppress(LookupError, TypeError, ValueError, AttributeError, StopIteration):  # whoever wrote it
+        told = {"Emotion": called(made["emotion"]), **told}
+    named = {"Seed": "seed", "Model": "checkpoint", "Version of emogen": "emogen"}
+    return told | {words: str(made[name]) for words, name in named.items() if name in made}
