@@ -75,6 +75,15 @@ def test_the_commands_of_the_readme_do_the_main_job(run: Run, dataset: Path, mon
     assert pretty_midi.PrettyMIDI(str(piece)).get_end_time() == pytest.approx(30.0, abs=0.1)
 
 
+def test_every_picture_of_the_readme_is_there_small_and_told_in_words() -> None:
+    pictures = re.findall(r"!\[(.*?)\]\((.*?)\)", README)
+    assert {Path(path).suffix for _, path in pictures} == {".png", ".svg"}
+    for words, path in pictures:
+        assert len(words) > 30
+        assert (ROOT / path).stat().st_size < 100_000
+    assert "@font-face" not in (ROOT / "docs" / "session.svg").read_text(encoding="utf-8")  # asks the network
+
+
 def flags_of_all_commands() -> set[str]:
     def walk(group: typer.core.TyperGroup, words: list[str]) -> Iterator[str]:
         context = typer.Context(group)
