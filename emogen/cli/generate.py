@@ -16,11 +16,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from emogen import __version__
-from emogen.cli import extras
+from emogen.cli import extras, made_by, roll
 from emogen.cli.console import console
-from emogen.cli.made_by import called
 from emogen.cli.options import settings_options
-from emogen.cli.roll import roll
 from emogen.emotion import EMOTIONS, parse_mixture
 from emogen.errors import EmogenError, UnusableFile, UsageError
 from emogen.settings import Settings
@@ -92,7 +90,7 @@ def generate(
         seed = secrets.randbelow(2**31)
     _check_range("--seed", seed, 0, 2**32 - count)
     seeds = [seed + number for number in range(count)]
-    stems = [called(mixture, "{name}-{share:.2g}", "_") for mixture in mixtures]
+    stems = [made_by.called(mixture, "{name}-{share:.2g}", "_") for mixture in mixtures]
     files = _files(out, [f"{stem}_{seconds:g}s_seed{one}.mid" for stem in stems for one in seeds], force)
     kinds = extras.chosen(wav=wav, ogg=ogg, mp3=mp3, png=png, html=html)
     index = [files[0].with_name("index.html")] if html and len(mixtures) > 1 else []
@@ -118,9 +116,9 @@ def generate(
     ]
     if not as_json:
         if len(files) == 1 and console.is_terminal and rows[0]["notes"]:
-            console.print(roll(read_piece(files[0]), console, beside_lines=4))
+            console.print(roll.roll(read_piece(files[0]), console, beside_lines=4))
         _print_table(rows)
-    for row, file in zip(rows, files if kinds else [], strict=False):  # every MIDI file is written by now
+    for row, file in zip(rows, files, strict=True) if kinds else ():  # every MIDI file is written by now
         row["rendered"] = list(map(str, extras.write(file, file, kinds, settings.paths.soundfont)))
     whole = all(len(row["rendered"]) == len(kinds) for row in rows if kinds)
     if index:
@@ -255,7 +253,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         table.add_column(title, justify="right")
     table.add_column("key")
     for row in rows:
-        emotion = called(row["emotion"])
+        emotion = made_by.called(row["emotion"])
         numbers = (f"{row['length_s']:.1f} s", str(row["notes"]), f"{row['notes_per_s']:.1f}")
         table.add_row(escape(row["file"]), emotion, *numbers, row["key"])
     console.print(table)
