@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from emogen import render
+from emogen import page, render
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
 from emogen.notes import Piece
@@ -89,6 +89,29 @@ def test_a_page_that_fails_is_said_and_costs_neither_the_midi_file_nor_the_other
     assert "error: happy_5s_seed1.html was not written: no engine for sound" in err
 
 
+def test_there_is_no_index_of_nothing(runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def audio(piece: Piece, soundfont: Path | None) -> Sound:
+        raise EmogenError("no engine for sound")
+
+    monkeypatch.setattr(render, "audio", audio)
+    code, _, err = run("generate", "-e", "all", "-s", "5", "--html")
+    assert (code, len(here())) == (1, 6)
+    assert {Path(name).suffix for name in here()} == {".mid"}
+    assert err.count("error: ") == 6
+
+
+def test_an_index_that_fails_is_said_and_costs_nothing_else(
+    runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(page, "write_index", fail)
+    code, _, err = run("generate", "-e", "all", "-s", "5", "--html")
+    assert (code, len(here())) == (1, 12)
+    assert "error: index.html was not written: No space left on device" in err
+
+
 def test_a_missing_library_of_sound_costs_the_page_alone(runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "soundfile", None)
     code, _, err = run(*FIVE_S)
@@ -131,8 +154,8 @@ def test_a_listening_test_is_written_and_scored(runs: Path, run: Run, recorded: 
         "tiny/best_epoch_000_loss_17.4740": 12,
         "other/best_epoch_000_loss_17.4740": 12,
     }
-    page = Path("listening-test.html").read_text()
-    assert not [name for name in ("tiny", "best", "17.47") if name in page]
+    text = Path("listening-test.html").read_text()
+    assert not [name for name in ("tiny", "best", "17.47") if name in text]
 
     answers = [
         {

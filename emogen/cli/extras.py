@@ -100,7 +100,7 @@ def write(midi: Path, target: Path, kinds: Sequence[str], soundfont: Path | None
 
 
 def write_index(file: Path, rows: Sequence[dict[str, Any]]) -> bool:
-    """Write the page of all pages that ``rows`` (of ``emogen generate --json``) tell of; False where it failed."""
+    """Write the page of all pages that ``rows`` (of ``emogen generate --json``) tell of; False where there is none."""
     from emogen import page
 
     pages = [(row, Path(name)) for row in rows for name in row["rendered"] if name.endswith(".html")]
@@ -108,6 +108,8 @@ def write_index(file: Path, rows: Sequence[dict[str, Any]]) -> bool:
         page.Entry(path.name, next(iter(row["emotion"])), f"{row['key']}, {row['notes_per_s']:.1f} notes/s")
         for row, path in pages
     ]
+    if not entries:
+        return False
     try:
         page.write_index(file, entries)
     except OSError as error:
