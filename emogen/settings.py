@@ -47,7 +47,15 @@ class PathsSettings(Section):
     runs: Path = Path("runs")
     """Folder that holds one sub-folder a training run."""
 
-    @field_validator("home", "runs")
+    soundfont: Path | None = None
+    """SoundFont (.sf2) whose piano is heard (default, or empty: the one that comes with pretty_midi)."""
+
+    @field_validator("soundfont", mode="before")
+    @classmethod
+    def _none_if_empty(cls, path: object) -> object:
+        return path or None
+
+    @field_validator("home", "runs", "soundfont")
     @classmethod
     def _expand_user(cls, path: Path | None) -> Path | None:
         return path and path.expanduser()  # no shell stands between a file and us

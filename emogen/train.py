@@ -189,7 +189,8 @@ class Trainer:
         p.history.append(loss)
         p.epoch, p.batch, p.nats, p.notes, p.seconds = p.epoch + 1, 0, 0.0, 0, 0.0
         if self.team.leads:
-            self.run.record({**loss.model_dump(), "step": p.step})
+            rate = self.optimizer.param_groups[0]["lr"]
+            self.run.record({**loss.model_dump(), "step": p.step, "learning_rate": rate})
         if valid in sorted(each.valid for each in p.history)[: s.keep_best]:
             self.save("best", s.keep_best)
         if p.epoch % s.checkpoint_every == 0 or p.epoch == s.epochs:

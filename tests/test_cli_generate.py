@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 import emogen
 from emogen import __version__, checkpoint, compute
 from emogen import generate as generation
+from emogen.cli.console import console
 from emogen.emotion import EMOTIONS
 from emogen.generate import Wish
 from emogen.midi import midi_bytes, read_piece, read_text
@@ -594,3 +595,44 @@ def test_a_run_without_a_best_checkpoint_leaves_it_to_the_voice(runs: Path, run:
     for path in checkpoint.found(runs / "tiny" / "checkpoints", "best"):
         path.rename(path.with_name("last_epoch_000_step_00000001"))
     assert "composing with the bundled voice" in run(*FIVE_S)[2]
+
+
+def test_sound_and_picture_are_written_beside_the_piece(runs: Path, run: Run) -> None:
+    code, out, err = run(*FIVE_S, "--count", "2", "--wav", "--png", "--json")
+    assert code == 0
+    names = [f"happy_5s_seed{seed}" for seed in (1, 2)]
+    assert here() == sorted(f"{name}.{kind}" for name in names for kind in ("mid", "png", "wav"))
+    assert [row["rendered"] for row in json.loads(out)] == [[f"{name}.wav", f"{name}.png"] for name in names]
+    assert err.count("wrote ") == 4
+
+
+def test_a_sound_that_fails_costs_no_piece(runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from emogen import render
+
+    def fail(*_: Any) -> None:
+        assert len([name for name in here() if name.endswith(".mid")]) == 2  # all pieces are written by now
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(render, "audio", fail)
+    code, _, err = run(*FIVE_S, "--count", "2", "--wav", "--png")
+    assert code == 1
+    assert here() == sorted(f"happy_5s_seed{seed}.{kind}" for seed in (1, 2) for kind in ("mid", "png"))
+    assert "error: happy_5s_seed1.wav was not written: No space left on device" in err
+
+
+@pytest.mark.parametrize("more", [["--png"], ["--wav", "--soundfont", "nowhere.sf2"]], ids=["there", "no soundfont"])
+def test_nothing_is_composed_whose_sound_or_picture_could_not_be_written(
+    more: list[str], runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = wishes_of(monkeypatch)
+    Path("happy_5s_seed1.png").write_bytes(b"before")
+    assert run(*FIVE_S, *more)[0] == 1
+    assert (asked, here()) == ([], ["happy_5s_seed1.png"])
+
+
+def test_a_single_piece_is_shown_on_a_terminal_only(runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "▀" not in run(*FIVE_S)[2]
+    monkeypatch.setattr(console, "_force_terminal", True)
+    for more, shown in (([], True), (["--json"], False), (["--count", "2"], False)):
+        err = run(*FIVE_S, "--force", *more)[2]
+        assert ("▀" in err or "▄" in err) == shown

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from string import Formatter
 
+import numpy as np
 import pytest
 
 from emogen.cli.show import SHOWN
@@ -26,8 +27,12 @@ def made(tmp_path: Path) -> Path:
 
 
 def rows(out: str) -> dict[str, str]:
-    """A printed table of two columns."""
-    return {name.strip(): value.strip() for name, _, value in (line.partition("  ") for line in out.splitlines())}
+    """The table of two columns that stands below the piano roll; a row without a name belongs to the one above."""
+    found: dict[str, str] = {}
+    for line in out[out.index("\nfile ") + 1 :].splitlines():
+        name, value = line[:15].strip(), line[15:].strip()
+        found[name or list(found)[-1]] = value if name else f"{found[list(found)[-1]]}; {value}"
+    return found
 
 
 def test_show_tells_what_a_file_holds_and_what_made_it(run: Run, made: Path) -> None:
@@ -45,6 +50,7 @@ def test_show_tells_what_a_file_holds_and_what_made_it(run: Run, made: Path) -> 
         "repetition": "0% of its turns were heard before",
         "polyphony": "1.0 notes at once",
         "longest silence": "2.0 s",
+        "heard as": "Q3 (sad) with a chance of 78%; arousal 6%, valence 21%",
         "emogen": "0.1.0",
         "emotion": '{"happy": 0.7, "calm": 0.3}',
         "seed": "7",
@@ -60,7 +66,37 @@ def test_show_leaves_no_measure_out() -> None:
 def test_show_json_is_json_alone(run: Run, made: Path) -> None:
     code, out, err = run("show", str(made), "--json")
     assert (code, err) == (0, "")
-    assert json.loads(out) == {"file": str(made), "measures": asdict(measure(PIECE)), "made_by": MANIFEST}
+    report = json.loads(out)
+    heard = report.pop("heard")
+    assert report == {"file": str(made), "measures": asdict(measure(PIECE)), "made_by": MANIFEST}
+    assert sum(heard["chance"].values()) == pytest.approx(1, abs=2e-3)
+    assert heard["arousal"] == pytest.approx(heard["chance"]["Q1"] + heard["chance"]["Q2"], abs=2e-3)
+    assert heard["valence"] == pytest.approx(heard["chance"]["Q1"] + heard["chance"]["Q4"], abs=2e-3)
+
+
+def test_the_opinion_is_that_of_emogen_judge(run: Run, made: Path) -> None:
+    heard = json.loads(run("show", str(made), "--json")[1])["heard"]
+    (judged,) = json.loads(run("judge", str(made), "--json")[1])
+    assert heard == {name: judged[name] for name in heard}
+
+
+def test_only_the_first_ten_minutes_are_judged(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "long.mid"
+    first, rest = np.arange(0, 600_000, 400), np.arange(600_000, 700_000, 50)
+    for number, onset in enumerate((first, np.concatenate([first, rest]))):
+        piece = Piece.of(onset, np.resize([60, 64, 67], len(onset)), np.full(len(onset), 50), np.full(len(onset), 40))
+        path.with_stem(f"long{number}").write_bytes(midi_bytes(piece))
+    heard = [json.loads(run("show", str(path.with_stem(f"long{n}")), "--json")[1])["heard"] for n in (0, 1)]
+    assert heard[0] == heard[1]
+
+
+def test_show_draws_the_piece_above_its_facts(run: Run, made: Path) -> None:
+    out = run("show", str(made))[1]
+    picture = out[: out.index("\nfile ")].splitlines()
+    assert any("▀" in line or "▄" in line for line in picture)
+    assert "C4" in "".join(picture)
+    assert picture[-1].split()[0] == "0"
+    assert max(map(len, picture)) <= 120
 
 
 @pytest.mark.parametrize(
@@ -72,7 +108,7 @@ def test_a_foreign_file_has_measures_and_says_nothing_of_emogen(words: bytes, ru
     path.write_bytes(midi(track(text(0, words), note(0, 1000, 60), note(1000, 2000, 67))))
     code, out, err = run("show", str(path))
     assert (code, err) == (0, "nothing in it says that emogen made it\n")
-    assert rows(out).keys() == {"file", *SHOWN}
+    assert rows(out).keys() == {"file", *SHOWN, "heard as"}
     assert json.loads(run("show", str(path), "--json")[1])["made_by"] is None
 
 

@@ -21,6 +21,7 @@ from rich.console import Console
 from torch import Tensor
 
 import emogen
+from emogen import curves
 from emogen.checkpoint import META, TRAINER, WEIGHTS, found, load_trainer, load_weights, read_meta, resumable
 from emogen.cli import main
 from emogen.cli import train as screen
@@ -136,7 +137,7 @@ def test_training_tells_in_plain_lines_what_it_does_and_what_comes_next(emogen_t
 
 def test_a_run_leaves_its_settings_logs_and_checkpoints(emogen_train: Command) -> None:
     _, _, err = emogen_train("--seed", "5")
-    assert names(MAIN) == sorted([".lock", "checkpoints", "log.jsonl", "log.txt", "settings.json"])
+    assert names(MAIN) == sorted([".lock", "checkpoints", "curves.png", "log.jsonl", "log.txt", "settings.json"])
     assert epochs_logged() == [1, 2]
     stamped = [line.split(" ", 2) for line in (MAIN / "log.txt").read_text().splitlines()]
     assert [text for _, _, text in stamped] == err.splitlines()[:-1]
@@ -647,3 +648,28 @@ def test_the_context_may_be_another_one(emogen_train: Command) -> None:
     trained(emogen_train, "--epochs", "1")
     trained(emogen_train, "--name", "tuned", "--init", "main/best", "--max-seq-len", "48", "--epochs", "1")
     assert read_meta(last(Path("runs/tuned"))).model.context_notes == 48
+
+
+def test_the_curves_are_drawn_anew_each_epoch(emogen_train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+
+    def draw(folder: Path) -> None:
+        drawn.append(len(curves.read_log((folder / "log.jsonl").read_text())))
+
+    monkeypatch.setattr(curves, "draw", draw)
+    assert emogen_train()[0] == 0
+    assert drawn == [1, 2]
+    rates = [json.loads(line)["learning_rate"] for line in (MAIN / "log.jsonl").read_text().splitlines()]
+    assert len(rates) == 2
+    assert all(0 < rate < 1e-3 for rate in rates)
+
+
+def test_curves_that_cannot_be_drawn_cost_no_training(emogen_train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(curves, "draw", fail)
+    code, _, err = emogen_train()
+    assert code == 0
+    assert epochs_logged() == [1, 2]
+    assert err.count("curves.png could not be drawn: ") == 1

@@ -75,6 +75,15 @@ def test_the_commands_of_the_readme_do_the_main_job(run: Run, dataset: Path, mon
     assert pretty_midi.PrettyMIDI(str(piece)).get_end_time() == pytest.approx(30.0, abs=0.1)
 
 
+def test_every_picture_of_the_readme_is_there_small_and_told_in_words() -> None:
+    pictures = re.findall(r"!\[(.*?)\]\((.*?)\)", README)
+    assert {Path(path).suffix for _, path in pictures} == {".png", ".svg"}
+    for words, path in pictures:
+        assert len(words) > 30
+        assert (ROOT / path).stat().st_size < 100_000
+    assert "@font-face" not in (ROOT / "docs" / "session.svg").read_text(encoding="utf-8")  # asks the network
+
+
 def flags_of_all_commands() -> set[str]:
     def walk(group: typer.core.TyperGroup, words: list[str]) -> Iterator[str]:
         context = typer.Context(group)
@@ -86,19 +95,23 @@ def flags_of_all_commands() -> set[str]:
                 for parameter in resolved.params:
                     yield from (*parameter.opts, *parameter.secondary_opts)
 
-    others = {"--install-completion", "--help", "--nproc-per-node"}
+    others = {"--install-completion", "--show-completion", "--help", "--nproc-per-node"}
     return {*walk(typer.main.get_group(app), []), *map(flag, OPTIONS)} | others
 
 
 def test_every_flag_the_readme_names_is_one() -> None:
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", README))
     assert "--emotion" in named
     assert named <= flags_of_all_commands()
 
 
 def test_every_command_the_readme_names_is_one() -> None:
     in_text = re.findall(r"(?<!`)`(emogen [^`]+)`", README)
-    named = {words[0] for words in commands("\n".join([*in_text, *blocks()]))} - {"--install-completion", "--help"}
+    named = {words[0] for words in commands("\n".join([*in_text, *blocks()]))} - {
+        "--install-completion",
+        "--show-completion",
+        "--help",
+    }
     assert named <= set(COMMANDS)
     assert "generate" in named
 

@@ -84,6 +84,14 @@ def test_a_tilde_in_a_path_means_the_home_folder(monkeypatch: pytest.MonkeyPatch
     assert (paths.home, paths.runs) == (tmp_path / "emogen", tmp_path / "runs")
 
 
+def test_an_empty_soundfont_means_the_bundled_one() -> None:
+    Path("emogen.toml").write_text('[paths]\nsoundfont = ""\n')
+    assert load().settings.paths.soundfont is None
+    assert (
+        load({"paths": {"soundfont": Path("~/mine.sf2")}}).settings.paths.soundfont == Path("~/mine.sf2").expanduser()
+    )
+
+
 def test_the_variable_of_the_tests_is_no_option(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMOGEN_TEST_DATA", "/somewhere")
     assert load().settings == Settings()

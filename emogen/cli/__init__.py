@@ -26,9 +26,12 @@ COMMANDS = {
     "generate": "Compose pieces for an emotion and an exact length.",
     "evaluate": "Measure a checkpoint: obedience, musicality, memory, coherence.",
     "judge": "Judge the emotion and the coherence of MIDI files.",
+    "render": "Write sound, pictures and pages of MIDI files.",
+    "listening-test": "Write a blind listening test, and score its answers.",
     "show": "Show what a MIDI file holds and how emogen made it.",
     "ckpt": "List, show, export and prune checkpoints.",
     "config": "Show the settings and where each comes from, or write a settings file.",
+    "doctor": "Show what a bug report needs: versions, devices, folders, runs.",
 }
 """The commands in the order of ``--help``; each lives in the module of its name, as its ``app`` or as a function."""
 
@@ -56,12 +59,13 @@ class LateCommands(TyperGroup):
         """Put the real command in the place of its one-line stand-in."""
         name = args[0]
         if name in COMMANDS:
-            module = import_module(f"emogen.cli.{name}")
+            python_name = name.replace("-", "_")
+            module = import_module(f"emogen.cli.{python_name}")
             real = typer.Typer()
             if hasattr(module, "app"):
                 real.add_typer(module.app, name=name, help=COMMANDS[name])
             else:
-                real.command(name)(getattr(module, name))
+                real.command(name)(getattr(module, python_name))
             self.commands[name] = typer.main.get_group(real).commands[name]
         return super().resolve_command(ctx, args)
 

@@ -65,7 +65,8 @@ def commented_file() -> str:
         lines += ["", "", f"# {type(part.default).__doc__}", f"[{section}]"]
         for name, field in type(part.default).model_fields.items():
             choices = ", ".join(_toml(choice) for choice in get_args(field.annotation) if isinstance(choice, str))
-            default = default_home() if field.default is None else field.default
+            unset = default_home() if name == "home" else ""
+            default = unset if field.default is None else field.default
             lines += ["", f"# {field.description}", *([f"# One of {choices}."] if choices else [])]
             lines += [f"#{name} = {_toml(default)}"]
     return "\n".join(lines) + "\n"

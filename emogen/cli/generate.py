@@ -7,7 +7,7 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from emogen import __version__
+from emogen.cli import extras, made_by, roll
 from emogen.cli.console import console
 from emogen.cli.options import check_range, settings_options
 from emogen.emotion import EMOTIONS, parse_mixture
@@ -35,7 +36,7 @@ MODE_FIT = {"major": 0.2, "minor": -0.2}
 """The plan's entry for a mode, see ``musicality.mode_fit``: about the mean of clips that clearly have it."""
 
 
-@settings_options("sample", "paths.runs")
+@settings_options("sample", "paths.runs", "paths.soundfont")
 def generate(
     emotion: Annotated[
         str,
@@ -66,6 +67,11 @@ def generate(
     density: Annotated[float | None, typer.Option(help="Notes per second, 0.5 to 30.")] = None,
     loudness: Annotated[float | None, typer.Option(help="Mean MIDI velocity, 1 to 127.")] = None,
     register: Annotated[float | None, typer.Option(help="Mean MIDI pitch, 21 to 108 (middle C is 60).")] = None,
+    wav: extras.Wav = False,
+    ogg: extras.Ogg = False,
+    mp3: extras.Mp3 = False,
+    png: extras.Png = False,
+    html: extras.Html = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
     *,
@@ -75,6 +81,7 @@ def generate(
 
     The last note is released at the second asked for. Mode, key, density, loudness and register
     follow the emotion unless they are given. What made a file is written into it: emogen show FILE.
+    With --emotion all and --html there is an index.html, on which every piece can be played.
     """
     names = EMOTIONS if emotion.strip().lower() == "all" else (emotion,)
     mixtures = [parse_mixture(name) for name in names]
@@ -86,8 +93,11 @@ def generate(
         seed = secrets.randbelow(2**31)
     check_range("--seed", seed, 0, 2**32 - count)
     seeds = [seed + number for number in range(count)]
-    called = [_called(mixture, "{name}-{share:.2g}", "_") for mixture in mixtures]
-    files = _files(out, [f"{name}_{seconds:g}s_seed{one}.mid" for name in called for one in seeds], force)
+    stems = [made_by.called(mixture, "{name}-{share:.2g}", "_") for mixture in mixtures]
+    files = _files(out, [f"{stem}_{seconds:g}s_seed{one}.mid" for stem in stems for one in seeds], force)
+    kinds = extras.chosen(wav=wav, ogg=ogg, mp3=mp3, png=png, html=html)
+    index = [files[0].with_name("index.html")] if html and len(mixtures) > 1 else []
+    extras.check([*extras.beside(files, kinds), *index], kinds, settings.paths.soundfont, force)
 
     from emogen import checkpoint as checkpoints
 
@@ -99,24 +109,27 @@ def generate(
     console.print(f"composing with {escape(label)}, seed {seed}")
 
     from emogen.generate import Wish  # imports torch: everything cheap is checked by now
+    from emogen.midi import read_piece
 
     wishes = [Wish(mixture, seconds, one, pins, tonic=tonic) for mixture in mixtures for one in seeds]
-    pieces = _compose(path, meta, plans, wishes, settings, opening)
+    pieces = compose(path, meta, plans, wishes, settings, opening)
     rows = [
         _write(file, piece, wish, {"checkpoint": label, **_how(settings, prime)})
         for file, piece, wish in zip(files, pieces, wishes, strict=True)
     ]
+    if not as_json:
+        if len(files) == 1 and console.is_terminal and rows[0]["notes"]:
+            console.print(roll.roll(read_piece(files[0]), console, beside_lines=4))
+        _print_table(rows)
+    for row, file in zip(rows, files, strict=True) if kinds else ():  # every MIDI file is written by now
+        row["rendered"] = list(map(str, extras.write(file, file, kinds, settings.paths.soundfont)))
+    whole = all(len(row["rendered"]) == len(kinds) for row in rows if kinds)
+    if index:
+        whole &= extras.write_index(index[0], rows)
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
-    else:
-        _print_table(rows)
-
-
-def _called(mixture: Mapping[str, float], blend: str, between: str) -> str:
-    """The name of a mixture; ``blend`` is how a part of several is written, with its ``name`` and ``share``."""
-    if len(mixture) == 1:
-        return next(iter(mixture))
-    return between.join(blend.format(name=name, share=share) for name, share in mixture.items())
+    if not whole:
+        raise typer.Exit(1)
 
 
 def _key(key: str | None, mode: str | None) -> tuple[int | None, str | None]:
@@ -193,7 +206,7 @@ def _opening(prime: Path | None, seconds: float) -> Tokens | None:
     return opening
 
 
-def _compose(
+def compose(
     path: Path, meta: Meta, plans: PlanTable, wishes: list[Wish], settings: Settings, opening: Tokens | None
 ) -> Iterator[Piece]:  # six: the checkpoint in three parts, what is wished, how to draw, what to begin with
     """The pieces, some at a time, with a bar on a terminal."""
@@ -239,7 +252,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         table.add_column(title, justify="right")
     table.add_column("key")
     for row in rows:
-        emotion = _called(row["emotion"], "{share:.0%} {name}", " + ")
+        emotion = made_by.called(row["emotion"])
         numbers = (f"{row['length_s']:.1f} s", str(row["notes"]), f"{row['notes_per_s']:.1f}")
         table.add_row(escape(row["file"]), emotion, *numbers, row["key"])
     console.print(table)

@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from emogen.cli.console import console, output
+from emogen.cli.made_by import manifest
+from emogen.cli.roll import roll
+from emogen.emotion import EMOTIONS, QUADRANT_OF
 from emogen.errors import EmogenError, UnusableFile
+
+if TYPE_CHECKING:
+    from emogen.notes import Piece
 
 SHOWN = {
     "length": "{length_s:.1f} s",
@@ -28,43 +34,65 @@ SHOWN = {
 }
 """What people read of a piece's measures, see ``musicality.Measures``."""
 
+HEARD_S = 600
+"""How much of a piece the judge listens to: all that ``generate`` may compose; ten hours would take it a minute."""
+
 
 def show(
     file: Annotated[Path, typer.Argument(help="A MIDI file.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Show what a MIDI file holds and how emogen made it."""
+    """Show what a MIDI file holds and how emogen made it.
+
+    Above its facts stands its piano roll, coloured by loudness. What is heard in it is the opinion of the judge,
+    which is right about four of five real clips: see emogen judge.
+    """
     from emogen.midi import read_piece, read_text
     from emogen.musicality import measure
 
     if not file.is_file():
         raise EmogenError(f"there is no file {file}", "emogen generate makes one")
     try:
-        measures = asdict(measure(read_piece(file, any_instrument=True)))
-        made_by = _manifest(read_text(file))
+        piece = read_piece(file, any_instrument=True)
+        measures = asdict(measure(piece))
+        made_by = manifest(read_text(file))
     except UnusableFile as error:
         raise EmogenError(f"{file}: {error}", error.hint) from None
+    heard = _heard(piece)
     if as_json:
-        typer.echo(json.dumps({"file": str(file), "measures": measures, "made_by": made_by}, indent=2))
+        report = {"file": str(file), "measures": measures, "heard": heard, "made_by": made_by}
+        typer.echo(json.dumps(report, indent=2))
         return
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table = Table("", "", show_header=False, box=None, padding=(0, 2, 0, 0))
+    for column in table.columns:
+        column.overflow = "fold"  # in a narrow window too, all is there to be read
     table.add_row("file", escape(str(file)))
     for name, words in SHOWN.items():
         table.add_row(name, words.format(**measures))
+    likeliest = max(heard["chance"], key=heard["chance"].__getitem__)
+    names = " or ".join(name for name in EMOTIONS if f"Q{QUADRANT_OF[name]}" == likeliest)
+    table.add_row("heard as", f"{likeliest} ({names}) with a chance of {heard['chance'][likeliest]:.0%}")
+    table.add_row("", f"arousal {heard['arousal']:.0%}, valence {heard['valence']:.0%}")
     for name, value in (made_by or {}).items():
         table.add_row(_printable(name), _printable(value))
+    output.print(roll(piece, output, beside_lines=table.row_count + 2), "")
     output.print(table)
     if not made_by:
         console.print("nothing in it says that emogen made it")
 
 
-def _manifest(text: str) -> dict[str, Any] | None:
-    """What ``emogen generate`` wrote into a file; None where it wrote nothing."""
-    try:
-        manifest = json.loads(text)
-    except (ValueError, RecursionError):  # other people's words
-        return None
-    return manifest if isinstance(manifest, dict) and "emogen" in manifest else None
+def _heard(piece: Piece) -> dict[str, Any]:
+    """What the judge says of a piece's first HEARD_S: chances of Q1..Q4, of high arousal and of positive valence."""
+    from emogen.ear import Ear
+    from emogen.judge import arousal, valence
+    from emogen.tokens import decode, encode
+
+    chance = Ear.load().judge.probabilities([decode(encode(piece.crop(0, HEARD_S * 1000)))])[0]
+    return {
+        "chance": {f"Q{quadrant}": round(float(p), 3) for quadrant, p in enumerate(chance, 1)},
+        "arousal": round(float(arousal(chance)), 3),
+        "valence": round(float(valence(chance)), 3),
+    }
 
 
 def _printable(value: Any) -> str:

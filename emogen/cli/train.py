@@ -188,6 +188,7 @@ class Screen:
         self.task = self.bar.add_task("", total=None, epoch=1, facts="")
         self.logged = time.monotonic()
         self.events: Any = None
+        self.draws = True
         if trainer.settings.train.tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
@@ -225,9 +226,21 @@ class Screen:
             f"epoch {loss.epoch}/{self.epochs}  train {loss.train:.4f}  valid {loss.valid:.4f} nats a note "
             f"({families})  {_time(loss.seconds)}"
         )
+        self.draw()
         if self.events:
             self.events.add_scalars("loss", {"train": loss.train, "valid": loss.valid}, loss.epoch)
             self.events.add_scalars("valid by family", loss.valid_by_family, loss.epoch)
+
+    def draw(self) -> None:
+        """Draw the run's curves.png anew; where that fails say so once, for a picture must not cost a training."""
+        from emogen import curves
+
+        try:
+            curves.draw(self.run.folder)
+        except Exception as error:
+            if self.draws:
+                self.say(f"{curves.NAME} could not be drawn: {error}")
+            self.draws = False
 
     def say(self, text: str, only_log: bool = False) -> None:
         """A line for people, here and in the log."""

@@ -1,0 +1,153 @@
+"""``emogen listening-test``: a page for people to judge pieces without knowing where they come from, and its score."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from emogen.cli import extras
+from emogen.cli.console import console, output
+from emogen.cli.options import settings_options
+from emogen.emotion import EMOTIONS
+from emogen.errors import EmogenError, UsageError
+from emogen.settings import Settings
+
+if TYPE_CHECKING:
+    from emogen.notes import Piece
+
+KEY_SUFFIX = ".key.json"
+SHOWN = {
+    "emotion": ("emotion heard", "{:.0%}"), "quadrant": ("quadrant heard", "{:.0%}"), "valence": ("valence", "{:+.2f}"),
+    "arousal": ("arousal", "{:+.2f}"), "musicality": ("musicality", "{:.2f}"),
+}  # fmt: skip
+"""For each of ``listening.MEASURES`` its row's title and how its numbers are written."""
+
+
+@settings_options("sample", "paths.runs", "paths.soundfont")
+def listening_test(
+    answers: Annotated[
+        list[Path] | None, typer.Argument(metavar="ANSWERS...", help="With --score: the files that listeners saved.")
+    ] = None,
+    checkpoint: Annotated[
+        list[str] | None, typer.Option(help="A checkpoint, as for emogen generate; give it again for another.")
+    ] = None,
+    real: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Real music to hide among it: a folder (or .zip) as for prepare.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="Pieces of each emotion and origin, 1 to 50.")] = 1,
+    seconds: Annotated[float, typer.Option(help="Length of each piece, 5 to 60.")] = 20.0,
+    seed: Annotated[int, typer.Option(help="Seed of the pieces and of the choice of clips.", min=0)] = 0,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page; its key is written beside it.")] = Path(
+        "listening-test.html"
+    ),
+    score: Annotated[bool, typer.Option("--score", help="Print what the listeners said, with 95 % intervals.")] = False,
+    key: Annotated[
+        Path | None, typer.Option(help="The key for --score (default: listening-test.key.json beside the answers).")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a page and key that exist.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --score: print it as JSON.")] = False,
+    *,
+    settings: Settings,
+) -> None:  # one parameter a flag
+    """Write a blind listening test, and score its answers.
+
+    Everybody hears the same pieces in an order of their own, says which emotion, how pleasant, how lively and how
+    musical each is, and saves the answers as a file. The page holds no names: keep the key to yourself.
+    """
+    if score != bool(answers):
+        raise UsageError("--score and files of answers go together", "emogen listening-test --score answers_*.json")
+    if answers:
+        _score(answers, key or answers[0].with_name("listening-test" + KEY_SUFFIX), as_json)
+        return
+    for name, value, lowest, highest in (("--count", count, 1, 50), ("--seconds", seconds, 5, 60)):
+        if not lowest <= value <= highest:
+            raise UsageError(f"{name} {value:g} is out of range", f"{name} takes {lowest} to {highest}")
+    if not checkpoint and real is None:
+        raise UsageError("nothing to listen to", "emogen listening-test --checkpoint best --checkpoint default")
+    key_file = out.with_suffix(KEY_SUFFIX)
+    for file in (out, key_file):
+        if file.exists() and not force:
+            raise EmogenError(f"{file} exists already", "--force replaces it; answers to it can then not be scored")
+    extras.check_sound(settings.paths.soundfont)
+    _write(out, key_file, (checkpoint or [], real), (count, seconds, seed), settings)
+
+
+def _write(
+    out: Path, key_file: Path, origins: tuple[list[str], Path | None], what: tuple[int, float, int], settings: Settings
+) -> None:
+    """Gather the pieces, record them all in the same way, and write the page and its key."""
+    from emogen import checkpoint as checkpoints
+    from emogen import listening
+    from emogen.render import audio, small_mp3
+
+    names, real = origins
+    paths = [checkpoints.resolve(name, settings.paths.runs) for name in names]
+    labels = [checkpoints.label(path, checkpoints.read_meta(path)) for path in paths]
+    if len(set(labels)) < len(labels):
+        labels = [str(path.resolve()) for path in paths]
+    if len(set(labels)) < len(labels):
+        raise UsageError("two of the checkpoints are the same", "compare different ones")
+    pieces = [("real music", *one) for one in listening.real_pieces(real, *what)] if real else []
+    for path, label in zip(paths, labels, strict=True):
+        console.print(f"composing with {escape(label)} ...")
+        pieces += [(label, *one) for one in _composed(path, what, settings)]
+    console.print(f"recording {len(pieces)} pieces ...")
+
+    trials = []
+    for origin, wanted, source, piece in pieces:
+        sound = small_mp3(audio(piece, settings.paths.soundfont))
+        trials.append(listening.Trial(origin, wanted, source, sound))
+    listening.write_test(out, key_file, trials, what[2])
+    minutes = len(trials) * (what[1] + 15) / 60
+    console.print(
+        escape(f"{out}: {len(trials)} pieces, {out.stat().st_size / 1e6:.1f} MB, about {minutes:.0f} minutes")
+    )
+    console.print(escape(f"{key_file}: which is which; keep it to yourself"))
+
+
+def _composed(path: Path, what: tuple[int, float, int], settings: Settings) -> list[tuple[str, str, Piece]]:
+    """Emotion, seed and piece; every checkpoint gets the same wishes."""
+    from emogen import checkpoint as checkpoints
+    from emogen.cli.generate import compose
+    from emogen.generate import Wish
+
+    count, seconds, seed = what
+    wishes = [Wish({name: 1.0}, seconds, seed + number, {}) for name in EMOTIONS for number in range(count)]
+    meta = checkpoints.read_meta(path)
+    made = compose(path, meta, checkpoints.plans_of(path, meta), wishes, settings, None)
+    return [(next(iter(wish.emotion)), f"seed {wish.seed}", piece) for wish, piece in zip(wishes, made, strict=True)]
+
+
+def _score(answers: list[Path], key: Path, as_json: bool) -> None:
+    from emogen import listening
+
+    rows = listening.score(answers, key)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    output.print(_table(rows))
+    console.print(
+        "mean (95 % interval). Emotion and quadrant: answers that name the wanted one (chance 17 %, 28 %); valence and "
+        "arousal: points, of a scale of 1 to 5, between pieces meant high and low; musicality: 1 to 5"
+    )
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    """A column for each origin."""
+    table = Table("", box=None, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_column(escape(row["origin"]), justify="right")
+    for name in ("pieces", "listeners", "answers"):
+        table.add_row(name, *(str(row[name]) for row in rows))
+    for name, (title, written) in SHOWN.items():
+        both = f"{written} ({written}..{written})"
+        cells = (
+            both.format(row[name]["mean"], row[name]["low"], row[name]["high"]) if row[name] else "-" for row in rows
+        )
+        table.add_row(title, *cells)
+    return table
