@@ -1,86 +1,91 @@
-"""``python -m benchmarks.prepare [FILES ...]``: speed and memory of ``emogen prepare`` as the number of files grows.
+"""``python -m benchmarks.prepare EMOPIA_1.0``: reading a corpus, beside MidiTok's REMI on the same files.
 
-The files are EMOPIA's (made ones where it is absent), again and again under other song names. Each copy gets a
-track with one more note of its own, two minutes in, because files with the same notes would be left out. The whole
-command is timed, start included; peak memory is the resident set's (VmHWM), for the command and for the largest of
-its workers, which share a part of it with the command.
+Whole commands in as many processes, start included, both writing what they read; emogen also splits by song, finds
+files with the same notes and names emotions. Then its files are prepared again and again under other song names, to
+show rate and memory as their number grows. Each copy gets a track with one more note of its own, two minutes in,
+because files with the same notes would be left out. Peak memory is the largest process's.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import time
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.midi_files import note, track, tune
+from benchmarks import machine
+from benchmarks.machine import Report, commands_in_turns, compared, whole_command
+from emogen.corpus import open_corpus
+from tests.midi_files import note, track
 
-ROOT = Path(__file__).parents[1]
-EMOPIA = Path(os.environ.get("EMOGEN_TEST_DATA", ROOT.parent / "shared")) / "EMOPIA_1.0" / "midis"
-
-
-def replicate(folder: Path, files: int) -> None:
-    """Fill a folder with so many files, no two with the same notes."""
-    originals = sorted(EMOPIA.glob("*.mid"))
-    contents = [path.read_bytes() for path in originals] or [tune(seed, 250) for seed in range(1000)]
-    quadrants = [path.name[1] for path in originals] or [str(seed % 4 + 1) for seed in range(1000)]
-    for number in range(files):
-        copy, at = divmod(number, len(contents))
-        data = bytearray(contents[at])
-        data[10:12] = (int.from_bytes(data[10:12], "big") + 1).to_bytes(2, "big")  # one track more
-        start = 120 * 768  # EMOPIA's ticks a second are 768
-        data += track(note(start, start + 50, 21 + copy % 88, 20 + 8 * (copy // 88)))
-        (folder / f"Q{quadrants[at]}_{copy:05}-{at // 3:05}_{at % 3}.mid").write_bytes(data)
-
-
-def peak_mib(pid: int) -> float:
-    """Largest resident set so far; 0 for a process that has ended."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
-    except (FileNotFoundError, ProcessLookupError, IndexError):
-        return 0.0
-
-
-def children(pid: int) -> list[int]:
-    """Processes that a process started."""
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-def measure(source: Path, home: Path) -> tuple[float, float, float]:
-    """Seconds of the whole command, peak MiB of it and of its largest worker."""
-    command = [sys.executable, "-m", "emogen", "prepare", str(source), "--home", str(home)]
-    began = time.perf_counter()
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    own = workers = 0.0
-    while process.poll() is None:
-        own = max(own, peak_mib(process.pid))
-        workers = max([workers, *map(peak_mib, children(process.pid))])
-        time.sleep(0.02)
-    seconds = time.perf_counter() - began
-    errors = process.stderr.read() if process.stderr else ""
-    if process.returncode or "left out" in errors:
-        sys.exit(f"prepare failed or left files out:\n{errors}")
-    return seconds, own, workers
+TICKS_A_S = 768
+"""Of EMOPIA's files."""
 
 
 def main() -> None:
-    """Print a line for each number of files."""
-    kind = "EMOPIA's files" if EMOPIA.is_dir() else "made files"
-    print(f"{kind}, {os.cpu_count()} cores, Python {sys.version.split()[0]}")
-    print(f"{'files':>8} {'seconds':>8} {'files/s':>8} {'command MiB':>12} {'worker MiB':>11}")
-    for files in [int(word) for word in sys.argv[1:]] or [1_000, 10_000, 100_000]:
-        with TemporaryDirectory() as folder:
-            source = Path(folder, "music")
-            source.mkdir()
-            replicate(source, files)
-            seconds, own, workers = measure(source, Path(folder, "home"))
-        print(f"{files:8,} {seconds:8.1f} {files / seconds:8.0f} {own:12.0f} {workers:11.0f}", flush=True)
+    """Print a table for the corpus, and one for its copies."""
+    parser = machine.parser(__doc__, threads=os.cpu_count() or 1)
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default="EMOPIA_1.0", help="EMOPIA, with its midis/ in it (%(default)s)"
+    )
+    parser.add_argument(
+        "--copies", type=int, nargs="*", default=[1_000, 10_000, 100_000], help="also prepare so many files"
+    )
+    args = parser.parse_args()
+    files = sorted(args.folder.resolve().glob("midis/*.mid"))
+    if not files:
+        parser.error(f"there is no midis/*.mid in {args.folder}")
+    with closing(Report(args)) as report, TemporaryDirectory() as folder:
+        beside_miditok(args.folder.resolve(), files, args.threads, report, Path(folder))
+        rows = [copies(files, count, args.threads) for count in args.copies]
+        if rows:
+            report.table(f"emogen prepare of copies, processes {args.threads}, one run each", rows)
+
+
+def prepare_words(source: Path, home: Path, processes: int) -> list[str]:
+    """The command, which reads the files even where they are prepared already."""
+    words = ["prepare", str(source), "--home", str(home), "--workers", str(processes), "--force"]
+    return [sys.executable, "-m", "emogen", *words]
+
+
+def beside_miditok(source: Path, files: list[Path], processes: int, report: Report, folder: Path) -> None:
+    """Whole commands in turns: emogen and MidiTok."""
+    commands = {"emogen prepare": prepare_words(source, folder / "home", processes)}
+    if report.has("MidiTok's REMI", "miditok"):
+        script = str(Path(__file__).with_name("remi.py"))
+        commands["MidiTok, REMI"] = [sys.executable, script, str(files[0].parent), str(processes), "tokens.npy"]
+    seconds, peak_mib = commands_in_turns(commands, folder, report.runs)
+    rows = compared(seconds, dict.fromkeys(commands, len(files)), "files")
+    for row in rows:
+        row["peak_mib"] = peak_mib[row["engine"]]
+    report.table(f"{len(files):,} files of {source.name}, whole commands, processes {processes}", rows)
+
+
+def replicate(files: list[Path], folder: Path, count: int) -> None:
+    """Fill a folder with so many copies of EMOPIA's files, no two with the same notes."""
+    contents = [path.read_bytes() for path in files]
+    for number in range(count):
+        copy, at = divmod(number, len(files))
+        data = bytearray(contents[at])
+        data[10:12] = (int.from_bytes(data[10:12], "big") + 1).to_bytes(2, "big")  # one track more
+        start = 120 * TICKS_A_S
+        data += track(note(start, start + 50, 21 + copy % 88, 20 + 8 * (copy // 88)))
+        quadrant = files[at].name[:2]
+        (folder / f"{quadrant}_{copy:05}-{at // 3:05}_{at % 3}.mid").write_bytes(data)
+
+
+def copies(files: list[Path], count: int, processes: int) -> dict[str, float]:
+    """Rate and memory for so many files."""
+    with TemporaryDirectory() as folder:
+        source, home = Path(folder, "music"), Path(folder, "home")
+        source.mkdir()
+        replicate(files, source, count)
+        seconds, peak_mib = whole_command(prepare_words(source, home, processes), source)
+        corpus = open_corpus(home / "data")
+        if len(corpus.clip_names) != count:
+            sys.exit(f"prepare left out {len(corpus.manifest.left_out)} of {count} files")
+    return {"files": count, "s": seconds, "files_per_s": count / seconds, "peak_mib": peak_mib}
 
 
 if __name__ == "__main__":
