@@ -204,7 +204,7 @@ def test_attention_sees_differences_of_number_time_and_pitch_only(model: Compose
 @pytest.mark.parametrize("head_width", [8, 16, 24, 392])  # a quarter of 392 / 2 is 49, and 49 times 1 / 49 is not 1
 def test_heads_of_any_width_the_settings_allow_can_attend(head_width: int) -> None:
     model = Composer(ModelSettings(size="tiny", d_model=head_width, n_layers=1, n_heads=1, context_notes=4))
-    assert model.rotation(random_notes(4), None).shape == (2, B, 1, 4, head_width // 2)
+    assert model.rotation(random_notes(4), None).shape == (2, B, 1, 4, head_width)
     assert views(model, random_notes(4), *random_conditions(4)).isfinite().all()
 
 
