@@ -21,6 +21,7 @@ from emogen.checkpoint import Meta, load_into
 from emogen.compute import default_threads, is_out_of_memory, pick_device
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
+from emogen.int8 import shrink
 from emogen.model import NO_NOTE, Cache, Composer
 from emogen.notes import LOWEST_KEY, Ints, Piece
 from emogen.plan import ENTRIES, HARMONY, PlanTable, measure
@@ -281,6 +282,10 @@ def open_model(path: Path, meta: Meta, sample: SampleSettings) -> Composer:
     torch.set_num_threads(sample.threads or default_threads())
     model = Composer(meta.model)
     load_into(model, path)
+    if sample.precision == "int8":
+        if device.type != "cpu":
+            raise EmogenError(f"--precision int8 is for the CPU, not for {device}", "leave it out, or --device cpu")
+        shrink(model)
     return model.to(device)
 
 
