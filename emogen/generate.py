@@ -231,7 +231,7 @@ def generate(
     Raises:
         EmogenError: a weight that is not finite (nothing could be drawn, and no piece would ever end).
     """
-    if not all(weight.isfinite().all() for weight in model.parameters()):
+    if not all(weight.sum().isfinite() for weight in model.parameters()):
         raise EmogenError("the network's weights are not all numbers", "take another checkpoint: emogen ckpt list")
     model.eval()
     n = sample.best_of
@@ -280,7 +280,7 @@ def open_model(path: Path, meta: Meta, sample: SampleSettings) -> Composer:
     """The network of a checkpoint, where the settings want it, with as many threads as they say."""
     device = pick_device(sample.device)
     torch.set_num_threads(sample.threads or default_threads())
-    model = Composer(meta.model)
+    model = Composer.undrawn(meta.model)
     load_into(model, path)
     if sample.precision == "int8":
         if device.type != "cpu":

@@ -15,11 +15,13 @@ condition: Perez et al., "FiLM" (2018), Peebles and Xie, "DiT" (2023).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from emogen.emotion import EMOTIONS
 from emogen.plan import ENTRIES
@@ -143,6 +145,12 @@ class Composer(nn.Module):
                 ends_branch = name.endswith(("out.weight", "down.weight"))
                 nn.init.normal_(weight, std=(weight.shape[1] * (2 * layers if ends_branch else 1)) ** -0.5)
 
+    @classmethod
+    def undrawn(cls, settings: ModelSettings) -> Composer:
+        """A network whose weights are anything until it takes some: to draw them takes longer than to read a file."""
+        with Undrawn():
+            return cls(settings)
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -216,6 +224,18 @@ class Composer(nn.Module):
     def loss(self, notes: Tensor, emotion: Tensor, plan: Tensor, remaining_s: Tensor) -> Tensor:
         """Summed nats of each family (4,) for predicting notes[:, 1:] of (B, T + 1, 4), given the conditions."""
         return self.nats(notes, emotion, plan, remaining_s)[0].sum(0)
+
+
+class Undrawn(TorchFunctionMode):
+    """Within it no random numbers are drawn into tensors."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func.__name__ in ("normal_", "uniform_", "kaiming_uniform_"):  # of a tensor, and of nn.init
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
 
 
 def scaled_norm(x: Tensor, gain: Tensor) -> Tensor:

@@ -63,6 +63,19 @@ def test_a_fresh_network_holds_all_notes_equally_likely() -> None:
         assert float(by_family[family]) == pytest.approx(math.log(size), abs=0.1), FAMILIES[family]
 
 
+def test_an_undrawn_network_draws_nothing_and_with_the_weights_of_another_is_that_other(model: Composer) -> None:
+    torch.manual_seed(0)
+    other = Composer.undrawn(model.settings)
+    drawn = torch.rand(())
+    torch.manual_seed(0)
+    assert drawn == torch.rand(())
+    other.take(model.state_dict())
+    other.eval()
+    assert torch.equal(
+        views(other, random_notes(), *random_conditions()), views(model, random_notes(), *random_conditions())
+    )
+
+
 @pytest.mark.parametrize(("size", "lowest", "highest"), [("tiny", 0.8, 1.2), ("small", 6, 8), ("base", 25, 28)])
 def test_the_named_sizes_have_the_parameters_people_expect(size: str, lowest: float, highest: float) -> None:
     model = Composer(ModelSettings.model_validate({"size": size}))
