@@ -46,7 +46,7 @@ class Cache:
     def __init__(self, model: Composer, batch: int) -> None:
         s = model.settings
         shape = (s.n_layers, 2, batch, s.n_heads, s.context_notes, s.d_model // s.n_heads)
-        self.kv = torch.zeros(shape, device=model.device)
+        self.kv = torch.empty(shape, device=model.device)
         self.length = 0
         self.time_s = torch.zeros(batch, 1, device=model.device)
         """Onset of the last note, counted from the first (B, 1)."""
@@ -57,8 +57,11 @@ class Cache:
         return self.kv.shape[4] - self.length
 
     def keep(self, rows: Tensor) -> None:
-        """Drop all pieces but ``rows`` (indices into the batch)."""
-        self.kv, self.time_s = self.kv[:, :, rows], self.time_s[rows]
+        """Drop all pieces but ``rows`` (ascending indices into the batch), which move up; only their notes are copied."""
+        for to, row in enumerate(rows.tolist()):
+            if to != row:
+                self.kv[:, :, to, :, : self.length] = self.kv[:, :, row, :, : self.length]
+        self.kv, self.time_s = self.kv[:, :, : len(rows)], self.time_s[rows]
 
     def clear(self) -> None:
         """Forget all notes."""

@@ -97,10 +97,11 @@ def test_the_cached_path_equals_the_full_pass(parts: list[int], model: Composer)
     assert is_same(torch.cat(seen, dim=1), full)
 
 
-def test_dropped_rows_leave_the_others_of_a_cache_as_they_were(model: Composer) -> None:
+@pytest.mark.parametrize("rows", [[0, 2], [1, 2], [1], [0, 1, 2]], ids=str)
+def test_dropped_rows_leave_the_others_of_a_cache_as_they_were(rows: list[int], model: Composer) -> None:
     notes, conditions = random_notes(), random_conditions()
     full = views(model, notes, *conditions)
-    cache, kept = Cache(model, B), torch.tensor([2, 0])
+    cache, kept = Cache(model, B), torch.tensor(rows)
     with torch.no_grad():
         condition = model.condition(*conditions)
         model(notes[:, :20], condition[:, :20], cache)
