@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-MOST_ROWS = 16
+MOST_ROWS = 8
 """With more rows than that, float32 is faster."""
 LEAST_WEIGHTS = 32_768
 """Layers with fewer weights are quickly read as they are."""

@@ -57,7 +57,7 @@ class Cache:
         return self.kv.shape[4] - self.length
 
     def keep(self, rows: Tensor) -> None:
-        """Drop all pieces but ``rows`` (ascending indices into the batch), which move up; only their notes are copied."""
+        """Drop all pieces but ``rows`` (ascending indices into the batch), which move up: only notes are copied."""
         for to, row in enumerate(rows.tolist()):
             if to != row:
                 self.kv[:, :, to, :, : self.length] = self.kv[:, :, row, :, : self.length]
