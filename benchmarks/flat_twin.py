@@ -21,7 +21,7 @@ from torch import Tensor
 
 from emogen.checkpoint import EpochLoss
 from emogen.corpus import open_corpus
-from emogen.model import NO_NOTE, Composer, scaled_norm
+from emogen.model import NO_NOTE, Composer, scaled_norm, turns
 from emogen.run import Run
 from emogen.settings import load
 from emogen.tokens import COLUMN
@@ -37,8 +37,8 @@ class Flat(Composer):
         condition = self.condition(emotion, plan, remaining_s).repeat_interleave(4, dim=1)  # (B, 4 T, C)
         x = torch.stack([embed(notes[..., family].int()) for family, embed in enumerate(self.embed)], dim=2)
         x = x.flatten(1, 2)[:, 3:-1] + self.enter(condition)  # from the duration of note 0 to the velocity of note T
-        gains = self.gains(condition).chunk(2 * len(self.blocks) + 1, dim=-1)
-        x = self.drop(x)
+        gains = self.norm_gains(condition)
+        x = F.dropout(x, self.settings.dropout, self.training)
         for layer, block in enumerate(self.blocks):
             x = block(x, gains[2 * layer : 2 * layer + 2], self.turns(notes), None, 0)
         h = scaled_norm(x, gains[-1]).view(batch, length, 4, -1)
@@ -63,7 +63,7 @@ class Flat(Composer):
         number = torch.arange(4 * length)[:, None] * self.by_number[1]
         by_number = number.expand(batch, -1, -1)
         angle = torch.cat([by_number, time_s[..., None] * self.by_time, self.by_pitch[pitch]], dim=-1)[:, None]
-        return torch.stack([angle.cos(), angle.sin()])
+        return turns(angle)
 
 
 class Printer:

@@ -21,6 +21,7 @@ from emogen.checkpoint import Meta, load_into
 from emogen.compute import default_threads, is_out_of_memory, pick_device
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
+from emogen.int8 import shrink
 from emogen.model import NO_NOTE, Cache, Composer
 from emogen.notes import LOWEST_KEY, Ints, Piece
 from emogen.plan import ENTRIES, HARMONY, PlanTable, measure
@@ -47,6 +48,9 @@ CORRECT_NOTES, TRUST_NOTES, LACK_SDS, GAIN = 8, 32, 3.0, 3.0
 PITCH_PULL, SHIFT_PULL = 0.15, 0.1
 """How much likelier, in nats, pitches become for each SD that a passage lacks of their class, and shifts for each SD of
 density by each halving (of their time and 50 ms); times the guidance."""
+DENSITY, SHORTNESS = ENTRIES.index("density"), -np.log2(SHIFT_MS + 50, dtype=np.float32)
+OF_KEY = HARMONY.start + (np.arange(SIZES[COLUMN.pitch]) + LOWEST_KEY) % 12
+"""The plan entry of each key's pitch class, (88,)."""
 FIT = 0.02
 """Largest share by which a finished piece is stretched or pressed to its length."""
 RING_MS = 250
@@ -86,7 +90,7 @@ class Drafts:
         self.plan = self.planned.copy()
         """What the model is told of it (B, P), see ``correct_plans``."""
         self.lack = np.zeros((rows, len(ENTRIES)), dtype=np.float32)
-        """What the passage so far lacks of its plan (B, P)."""
+        """What the passage so far lacks of its plan (B, P); nothing of what the plan leaves open."""
         self.plan_from, self.plan_until_ms = np.ones(rows, dtype=np.int64), np.zeros(rows)
         """The passage's first note (B,), and when it is over."""
         self.notes = np.zeros((rows, 512, 4), dtype=np.uint8)
@@ -172,7 +176,7 @@ class Drafts:
         notes[..., COLUMN.duration] = self.held[passage]
         measured = self.plans.standardise(measure(notes, np.maximum(played, 1)))
         gain = (GAIN * played / (played + TRUST_NOTES)).astype(np.float32)[:, None]
-        self.lack = gain * np.clip(self.planned - measured, -LACK_SDS, LACK_SDS)
+        self.lack = np.nan_to_num(gain * np.clip(self.planned - measured, -LACK_SDS, LACK_SDS))
         self.plan = self.planned + self.lack
 
     def pull(self, family: int) -> npt.NDArray[np.float32]:
@@ -180,12 +184,11 @@ class Drafts:
 
         The model is told of both as well (see ``correct_plans``); this works where it does not follow.
         """
-        lack = np.nan_to_num(self.lack)
         if family == COLUMN.shift:
-            return SHIFT_PULL * lack[:, [ENTRIES.index("density")]] * -np.log2(SHIFT_MS + 50, dtype=np.float32)
+            return SHIFT_PULL * self.lack[:, DENSITY, None] * SHORTNESS
         if family == COLUMN.pitch:
-            return PITCH_PULL * lack[:, HARMONY][:, (np.arange(SIZES[family]) + LOWEST_KEY) % 12]
-        return np.zeros((len(self), 1), dtype=np.float32)
+            return PITCH_PULL * self.lack[:, OF_KEY]
+        return np.zeros((1, 1), dtype=np.float32)
 
     def possible(self, family: int, shift: Ints) -> npt.NDArray[np.bool_]:
         """Which ids (B, size) of a family each draft may draw, its shift (B,) known: what a hand and the clock allow.
@@ -228,7 +231,7 @@ def generate(
     Raises:
         EmogenError: a weight that is not finite (nothing could be drawn, and no piece would ever end).
     """
-    if not all(weight.isfinite().all() for weight in model.parameters()):
+    if not all(weight.sum().isfinite() for weight in model.parameters()):
         raise EmogenError("the network's weights are not all numbers", "take another checkpoint: emogen ckpt list")
     model.eval()
     n = sample.best_of
@@ -277,8 +280,12 @@ def open_model(path: Path, meta: Meta, sample: SampleSettings) -> Composer:
     """The network of a checkpoint, where the settings want it, with as many threads as they say."""
     device = pick_device(sample.device)
     torch.set_num_threads(sample.threads or default_threads())
-    model = Composer(meta.model)
+    model = Composer.undrawn(meta.model)
     load_into(model, path)
+    if sample.precision == "int8":
+        if device.type != "cpu":
+            raise EmogenError(f"--precision int8 is for the CPU, not for {device}", "leave it out, or --device cpu")
+        shrink(model)
     return model.to(device)
 
 
@@ -363,29 +370,30 @@ def read(model: Composer, drafts: Drafts, cache: Cache, unread: int, guided: boo
     return model(torch.from_numpy(notes).to(model.device), condition, cache)[:, -1]
 
 
+@torch.inference_mode()
 def draw_note(model: Composer, h: Tensor, drafts: Drafts, sample: SampleSettings) -> tuple[Ints, npt.NDArray[np.bool_]]:
     """The next note (B, 4) of each draft, family by family, and whether (B,) it would lie beyond the piece's end."""
     chance = np.array([1 - rng.random(4) for rng in drafts.rngs])  # (B, 4), in (0, 1]
-    note = np.zeros((len(drafts), 4), dtype=np.int64)
-    ended = np.zeros(len(drafts), dtype=bool)
+    rows, guided = len(drafts), sample.guidance != 1
+    note = np.zeros((rows, 4), dtype=np.int64)
+    ended = np.zeros(rows, dtype=bool)
     for family in range(4):
-        logits = model.head(family, h).float().cpu()
-        if sample.guidance != 1:
-            told, untold = logits.chunk(2)
-            logits = untold + sample.guidance * (told - untold)
-        logits = logits + sample.guidance * torch.from_numpy(drafts.pull(family))
+        logits = model.head(family, h).float().cpu().numpy()
+        if guided:
+            logits = logits[rows:] + sample.guidance * (logits[:rows] - logits[rows:])
+        logits = logits + sample.guidance * drafts.pull(family)
         rule = sample if family == COLUMN.pitch else AS_LEARNT
-        note[:, family] = draw(logits, drafts.possible(family, note[:, COLUMN.shift]), chance[:, family], rule)
+        drawn = draw(logits, drafts.possible(family, note[:, COLUMN.shift]), chance[:, family], rule)
+        note[:, family] = drawn
         if family == COLUMN.shift:
-            ended = drafts.onset_ms + SHIFT_MS[note[:, family]] >= drafts.end_ms
+            ended = drafts.onset_ms + SHIFT_MS[drawn] >= drafts.end_ms
         if family < 3:
-            drawn = torch.from_numpy(note[:, family]).to(h.device)
-            h = model.see(family, h, drawn.repeat(len(h) // len(drawn)))
+            h = model.see(family, h, torch.from_numpy(np.concatenate([drawn, drawn]) if guided else drawn).to(h.device))
     return note, ended
 
 
 def draw(
-    logits: Tensor,
+    logits: npt.NDArray[np.float32],
     possible: npt.NDArray[np.bool_],
     chance: npt.NDArray[np.float64],
     sample: SampleSettings = AS_LEARNT,
@@ -394,20 +402,21 @@ def draw(
 
     ``chance`` lies in (0, 1]; in each row at least one id must be possible.
     """
-    logits = logits.double().masked_fill(torch.from_numpy(~possible), -1e9)
-    logits = (logits - logits.amax(-1, keepdim=True)) / sample.temperature  # the likeliest is 0 at any temperature
-    if 0 < sample.top_k < logits.shape[1]:
-        logits = logits.masked_fill(logits < logits.topk(sample.top_k).values[:, -1:], -1e9)
-    p = logits.softmax(-1)
+    wide = np.where(possible, logits, np.float64(-1e9))
+    with np.errstate(over="ignore"):
+        wide = (wide - wide.max(-1, keepdims=True)) / sample.temperature  # the likeliest is 0 at any temperature
+    if 0 < sample.top_k < wide.shape[1]:
+        wide[wide < np.partition(wide, -sample.top_k)[:, [-sample.top_k]]] = -1e9
+    p = np.exp(wide)
     if sample.min_p:  # Nguyen et al., "Turning up the heat: min-p sampling" (2024)
-        p = p.masked_fill(p < sample.min_p * p.amax(-1, keepdim=True), 0)
+        p[p < sample.min_p] = 0  # the likeliest is 1
     if sample.top_p < 1:  # the nucleus of Holtzman et al., "The curious case of neural text degeneration" (2020)
-        likeliest, order = p.sort(descending=True)
-        beyond = likeliest.cumsum(-1) - likeliest >= sample.top_p * p.sum(-1, keepdim=True)
-        p = p.masked_fill(beyond.gather(-1, order.argsort(-1)), 0)
+        order = p.argsort(kind="stable")[:, ::-1]
+        likeliest = np.take_along_axis(p, order, -1)
+        beyond = likeliest.cumsum(-1) - likeliest >= sample.top_p * p.sum(-1, keepdims=True)
+        np.put_along_axis(p, order, np.where(beyond, 0, likeliest), -1)
     reached = p.cumsum(-1)
-    below = reached < torch.from_numpy(chance)[:, None] * reached[:, -1:]
-    return below.sum(-1).numpy()
+    return (reached < chance[:, None] * reached[:, -1:]).sum(-1)
 
 
 def fit(piece: Piece, seconds: float) -> Piece:

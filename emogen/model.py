@@ -15,11 +15,13 @@ condition: Perez et al., "FiLM" (2018), Peebles and Xie, "DiT" (2023).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from emogen.emotion import EMOTIONS
 from emogen.plan import ENTRIES
@@ -44,7 +46,7 @@ class Cache:
     def __init__(self, model: Composer, batch: int) -> None:
         s = model.settings
         shape = (s.n_layers, 2, batch, s.n_heads, s.context_notes, s.d_model // s.n_heads)
-        self.kv = torch.zeros(shape, device=model.device)
+        self.kv = torch.empty(shape, device=model.device)
         self.length = 0
         self.time_s = torch.zeros(batch, 1, device=model.device)
         """Onset of the last note, counted from the first (B, 1)."""
@@ -55,8 +57,11 @@ class Cache:
         return self.kv.shape[4] - self.length
 
     def keep(self, rows: Tensor) -> None:
-        """Drop all pieces but ``rows`` (indices into the batch)."""
-        self.kv, self.time_s = self.kv[:, :, rows], self.time_s[rows]
+        """Drop all pieces but ``rows`` (ascending indices into the batch), which move up: only notes are copied."""
+        for to, row in enumerate(rows.tolist()):
+            if to != row:
+                self.kv[:, :, to, :, : self.length] = self.kv[:, :, row, :, : self.length]
+        self.kv, self.time_s = self.kv[:, :, : len(rows)], self.time_s[rows]
 
     def clear(self) -> None:
         """Forget all notes."""
@@ -75,18 +80,22 @@ class Block(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
         self.up = nn.Linear(width, 6 * width, bias=False)
         self.down = nn.Linear(6 * width, width, bias=False)
-        self.drop = nn.Dropout(settings.dropout)  # on the residual only: inside attention it costs the fast kernel
+        self.dropout = settings.dropout  # on the residual only: inside attention it costs the fast kernel
 
     def forward(self, x: Tensor, gains: Sequence[Tensor], turn: Tensor, kv: Tensor | None, start: int) -> Tensor:
         """x (B, T, D), gains of its two norms, each like x; turn: see rotate; kv: this layer's cache."""
         x = x + self.drop(self.attend(scaled_norm(x, gains[0]), turn, kv, start))
         return x + self.drop(self.down(F.gelu(self.up(scaled_norm(x, gains[1])))))
 
+    def drop(self, x: Tensor) -> Tensor:
+        """Dropout, which costs a step of generation nothing."""
+        return F.dropout(x, self.dropout) if self.training else x
+
     def attend(self, x: Tensor, turn: Tensor, kv: Tensor | None, start: int) -> Tensor:
         """Attention of T new notes to themselves and, with a cache, to the ``start`` notes before them."""
         batch, length, width = x.shape
-        q, k, v = self.qkv(x).view(batch, length, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
-        q, k = rotate(q, turn), rotate(k, turn)
+        qkv = self.qkv(x).view(batch, length, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
+        (q, k), v = rotate(qkv[:2], turn), qkv[2]
         if kv is not None:
             kv[0, :, :, start : start + length] = k
             kv[1, :, :, start : start + length] = v
@@ -116,7 +125,6 @@ class Composer(nn.Module):
         self.remaining = nn.Linear(2 * WAVES + 1, CONDITION_WIDTH)
         self.enter = nn.Linear(CONDITION_WIDTH, width)
         self.gains = nn.Linear(CONDITION_WIDTH, (2 * layers + 1) * width)  # of all norms, in one product
-        self.drop = nn.Dropout(settings.dropout)
         self.blocks = nn.ModuleList(Block(settings) for _ in range(layers))
         self.seen = nn.ModuleList(nn.Embedding(size + 1, width) for size in SIZES[:-1])
         self.mix = nn.ModuleList(nn.Linear(width, width // 2) for _ in SIZES)
@@ -139,6 +147,12 @@ class Composer(nn.Module):
             else:
                 ends_branch = name.endswith(("out.weight", "down.weight"))
                 nn.init.normal_(weight, std=(weight.shape[1] * (2 * layers if ends_branch else 1)) ** -0.5)
+
+    @classmethod
+    def undrawn(cls, settings: ModelSettings) -> Composer:
+        """A network whose weights are anything until it takes some: to draw them takes longer than to read a file."""
+        with Undrawn():
+            return cls(settings)
 
     @property
     def device(self) -> torch.device:
@@ -165,18 +179,22 @@ class Composer(nn.Module):
         start = cache.length if cache else 0
         turn = self.rotation(notes, cache)
         x = self.enter(condition)
-        for family, embed in enumerate(self.embed):
-            x = x + embed(notes[..., family].int())
-        x = self.drop(x)
-        gains = self.gains(condition).chunk(2 * len(self.blocks) + 1, dim=-1)
+        for embed, ids in zip(self.embed, notes.int().unbind(-1), strict=True):
+            x = x + embed(ids)
+        x = F.dropout(x, self.settings.dropout, self.training)
+        gains = self.norm_gains(condition)
         for layer, block in enumerate(self.blocks):
             x = block(x, gains[2 * layer : 2 * layer + 2], turn, cache.kv[layer] if cache else None, start)
         if cache:
             cache.length += notes.shape[1]
         return scaled_norm(x, gains[-1])
 
+    def norm_gains(self, condition: Tensor) -> tuple[Tensor, ...]:
+        """What a condition (B, T, C) makes of each norm, (B, T, D) each: see scaled_norm."""
+        return ((1 + self.gains(condition)) * self.settings.d_model**0.5).chunk(2 * len(self.blocks) + 1, dim=-1)
+
     def rotation(self, notes: Tensor, cache: Cache | None) -> Tensor:
-        """Cosines and sines (2, B, 1, T, W/2) of the angles of notes (B, T, 4), by number, time and pitch."""
+        """Cosines and sines (2, B, 1, T, W) of the angles of notes (B, T, 4), by number, time and pitch: see rotate."""
         start, (batch, length, _) = cache.length if cache else 0, notes.shape
         time_s = self.shift_s[notes[..., COLUMN.shift].int()].cumsum(1)
         if cache:
@@ -185,7 +203,7 @@ class Composer(nn.Module):
         by_number = self.by_number[start : start + length].expand(batch, -1, -1)
         by_pitch = self.by_pitch[notes[..., COLUMN.pitch].int()]
         angle = torch.cat([by_number, time_s[..., None] * self.by_time, by_pitch], dim=-1)[:, None]
-        return torch.stack([angle.cos(), angle.sin()])
+        return turns(angle)
 
     def head(self, family: int, h: Tensor) -> Tensor:
         """Logits (..., size) of one family from h (..., D), which has seen the families before it."""
@@ -214,9 +232,21 @@ class Composer(nn.Module):
         return self.nats(notes, emotion, plan, remaining_s)[0].sum(0)
 
 
+class Undrawn(TorchFunctionMode):
+    """Within it no random numbers are drawn into tensors."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func.__name__ in ("normal_", "uniform_", "kaiming_uniform_"):  # of a tensor, and of nn.init
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
+
+
 def scaled_norm(x: Tensor, gain: Tensor) -> Tensor:
-    """RMS norm of x (..., D), times 1 + gain."""
-    return F.rms_norm(x, x.shape[-1:]) * (1 + gain)
+    """RMS norm of x (..., D), times a gain; in fewer operations than F.rms_norm takes on a CPU."""
+    return x * (gain / torch.linalg.vector_norm(x, dim=-1, keepdim=True))
 
 
 def frequencies(periods: tuple[float, float], count: int) -> Tensor:
@@ -224,11 +254,20 @@ def frequencies(periods: tuple[float, float], count: int) -> Tensor:
     return 2 * math.pi / torch.logspace(math.log10(periods[0]), math.log10(periods[1]), count)
 
 
+def turns(angle: Tensor) -> Tensor:
+    """Cosines and sines (2, ..., W) of angles (..., W/2) as rotate takes them."""
+    angle = torch.cat([-angle, angle], dim=-1)
+    return torch.stack([angle.cos(), angle.sin()])
+
+
 def rotate(x: Tensor, turn: Tensor) -> Tensor:
-    """x (B, H, T, W) with its pairs (i, i + W/2) turned; turn holds cosines and sines (2, B, 1, T, W/2)."""
-    a, b = x.chunk(2, dim=-1)
+    """x (..., B, H, T, W) with its pairs (i, i + W/2) turned.
+
+    Turn holds cosines and sines (2, B, 1, T, W), of the negative angle for the first of each pair: the pair's other
+    half, times its sine, is then added to both.
+    """
     cos, sin = turn.to(x.dtype)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
 def time_features(remaining_s: Tensor) -> Tensor:

@@ -149,6 +149,7 @@ def test_what_made_a_file_is_written_into_it_and_shown(runs: Path, run: Run) -> 
         "min_p": 0.0,
         "guidance": 1.5,
         "best_of": 1,
+        "precision": "float32",
     }
     assert json.loads(read_text(Path("x.mid"))) == manifest
     assert json.loads(run("show", "x.mid", "--json")[1])["made_by"] == manifest
@@ -189,12 +190,15 @@ def test_flags_and_settings_reach_the_wishes_and_the_drawing(
     monkeypatch.setenv("EMOGEN_SAMPLE__TOP_K", "9")
     flags = (
         "--mode major --density 3 --loudness 70 --register 61 --temperature 0.9 --top-p 0.7 --guidance 2 --threads 1"
+        " --precision int8"
     )
     assert run("generate", "-e", "calm", "-s", "60", "-n", "2", "--seed", "5", *flags.split())[0] == 0
     pins = {"mode": 0.2, "density": math.log(3), "velocity": 70.0, "pitch": 61.0}
     ((wishes, sample),) = asked
     assert wishes == [Wish({"calm": 1.0}, 60.0, seed, pins) for seed in (5, 6)]
-    drawing = {"temperature": 0.9, "top_p": 0.7, "top_k": 9, "guidance": 2.0, "best_of": 1, "min_p": 0.0}
+    drawing = {"temperature": 0.9, "top_p": 0.7, "top_k": 9, "guidance": 2.0, "best_of": 1, "min_p": 0.0} | {
+        "precision": "int8"
+    }
     assert sample == drawing | {"device": "cpu", "threads": 1}
     manifest = json.loads(read_text(Path("calm_60s_seed5.mid")))
     assert {name: manifest[name] for name in drawing} == drawing

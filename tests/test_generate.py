@@ -449,9 +449,9 @@ def test_a_mixture_makes_a_piece_of_its_own(model: Composer) -> None:
     assert not is_same(mixed, calm)
 
 
-def rows_of(logits: Tensor, rows: int) -> tuple[Tensor, np.ndarray[tuple[int, int], np.dtype[np.bool_]]]:
+def rows_of(logits: Tensor, rows: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """The same logits (V,) in every row, all ids possible."""
-    return logits.expand(rows, -1), np.ones((rows, len(logits)), dtype=bool)
+    return logits.expand(rows, -1).numpy(), np.ones((rows, len(logits)), dtype=bool)
 
 
 def test_draws_follow_the_probabilities() -> None:
@@ -482,7 +482,7 @@ def test_the_strictest_rules_draw_the_likeliest(rule: dict[str, float]) -> None:
     possible = np.random.default_rng(0).random((500, 88)) < 0.5
     chance = np.random.default_rng(1).random(500)
     likeliest = logits.masked_fill(torch.from_numpy(~possible), -torch.inf).argmax(-1)
-    assert np.array_equal(draw(logits, possible, 1 - chance, rules(**rule)), likeliest)
+    assert np.array_equal(draw(logits.numpy(), possible, 1 - chance, rules(**rule)), likeliest)
 
 
 def test_top_k_and_top_p_keep_the_likeliest_and_their_proportions() -> None:
@@ -510,13 +510,13 @@ def test_what_is_impossible_is_never_drawn(rule: dict[str, float]) -> None:
     possible[np.arange(draws), rng.integers(0, size, draws)] = True
     chance = 1 - rng.random(draws)
     chance[:3000], chance[3000:6000] = 1.0, 2.0**-53
-    drawn = draw(logits, possible, chance, rules(**rule))
+    drawn = draw(logits.numpy(), possible, chance, rules(**rule))
     assert possible[np.arange(draws), drawn].all()
 
 
 def test_rows_are_drawn_each_by_itself() -> None:
     rng = np.random.default_rng(0)
-    logits, possible, chance = torch.randn(50, 30), rng.random((50, 30)) < 0.7, 1 - rng.random(50)
+    logits, possible, chance = torch.randn(50, 30).numpy(), rng.random((50, 30)) < 0.7, 1 - rng.random(50)
     by = rules(temperature=0.9, top_p=0.8, top_k=12, min_p=0.01)
     together = draw(logits, possible, chance, by)
     alone = [draw(logits[i : i + 1], possible[i : i + 1], chance[i : i + 1], by)[0] for i in range(50)]

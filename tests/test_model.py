@@ -63,6 +63,19 @@ def test_a_fresh_network_holds_all_notes_equally_likely() -> None:
         assert float(by_family[family]) == pytest.approx(math.log(size), abs=0.1), FAMILIES[family]
 
 
+def test_an_undrawn_network_draws_nothing_and_with_the_weights_of_another_is_that_other(model: Composer) -> None:
+    torch.manual_seed(0)
+    other = Composer.undrawn(model.settings)
+    drawn = torch.rand(())
+    torch.manual_seed(0)
+    assert drawn == torch.rand(())
+    other.take(model.state_dict())
+    other.eval()
+    assert torch.equal(
+        views(other, random_notes(), *random_conditions()), views(model, random_notes(), *random_conditions())
+    )
+
+
 @pytest.mark.parametrize(("size", "lowest", "highest"), [("tiny", 0.8, 1.2), ("small", 6, 8), ("base", 25, 28)])
 def test_the_named_sizes_have_the_parameters_people_expect(size: str, lowest: float, highest: float) -> None:
     model = Composer(ModelSettings.model_validate({"size": size}))
@@ -84,10 +97,11 @@ def test_the_cached_path_equals_the_full_pass(parts: list[int], model: Composer)
     assert is_same(torch.cat(seen, dim=1), full)
 
 
-def test_dropped_rows_leave_the_others_of_a_cache_as_they_were(model: Composer) -> None:
+@pytest.mark.parametrize("rows", [[0, 2], [1, 2], [1], [0, 1, 2]], ids=str)
+def test_dropped_rows_leave_the_others_of_a_cache_as_they_were(rows: list[int], model: Composer) -> None:
     notes, conditions = random_notes(), random_conditions()
     full = views(model, notes, *conditions)
-    cache, kept = Cache(model, B), torch.tensor([2, 0])
+    cache, kept = Cache(model, B), torch.tensor(rows)
     with torch.no_grad():
         condition = model.condition(*conditions)
         model(notes[:, :20], condition[:, :20], cache)
@@ -204,7 +218,7 @@ def test_attention_sees_differences_of_number_time_and_pitch_only(model: Compose
 @pytest.mark.parametrize("head_width", [8, 16, 24, 392])  # a quarter of 392 / 2 is 49, and 49 times 1 / 49 is not 1
 def test_heads_of_any_width_the_settings_allow_can_attend(head_width: int) -> None:
     model = Composer(ModelSettings(size="tiny", d_model=head_width, n_layers=1, n_heads=1, context_notes=4))
-    assert model.rotation(random_notes(4), None).shape == (2, B, 1, 4, head_width // 2)
+    assert model.rotation(random_notes(4), None).shape == (2, B, 1, 4, head_width)
     assert views(model, random_notes(4), *random_conditions(4)).isfinite().all()
 
 

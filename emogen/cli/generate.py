@@ -228,7 +228,7 @@ def compose(
 
 def _how(settings: Settings, prime: Path | None) -> dict[str, Any]:
     """How the pieces were drawn, for the manifest."""
-    sample = settings.sample.model_dump(include={"temperature", "top_p", "min_p", "top_k", "guidance", "best_of"})
+    sample = settings.sample.model_dump(exclude={"device", "threads"})
     return sample | ({"prime": prime.name} if prime else {})
 
 
