@@ -21,10 +21,10 @@ from torch import Tensor
 
 from emogen.checkpoint import EpochLoss
 from emogen.corpus import open_corpus
-from emogen.model import NO_NOTE, Composer, scaled_norm, turns
+from emogen.model import Composer, scaled_norm, turns
 from emogen.run import Run
 from emogen.settings import load
-from emogen.tokens import COLUMN
+from emogen.tokens import COLUMN, NO_NOTE
 from emogen.train import Trainer, make_optimizer
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from benchmarks import machine
@@ -28,7 +29,7 @@ from benchmarks.peers import Draw, LlamaCpp, OnnxRuntime, flat_tokens, gpt2, hug
 from emogen import checkpoint
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
-from emogen.generate import Wish, generate, open_model
+from emogen.generate import Wish, fastest, generate, open_to_compose
 from emogen.model import Composer
 from emogen.settings import SIZES, ModelSettings, SampleSettings
 from emogen.tokens import COLUMN, SHIFT_MS
@@ -72,20 +73,31 @@ class Subject:
             model.get_parameter(f"logits.{COLUMN.shift}.bias").sub_(torch.from_numpy(SHIFT_MS / RHYTHM_MS))
         self.path = folder / "random"
         checkpoint.save(self.path, tiny.meta(model), model.state_dict())
-        self.plain = SampleSettings(guidance=1, threads=args.threads)
-        self.guided = SampleSettings(threads=args.threads)
+        plain = SampleSettings(guidance=1, threads=args.threads)
+        int8 = plain.model_copy(update={"precision": "int8"})
+        self.samples = {
+            "emogen": plain,
+            "emogen, guided": SampleSettings(threads=args.threads),
+            "emogen, int8": int8,
+            "emogen, int8, guided": SampleSettings(precision="int8", threads=args.threads),
+        }
         meta = checkpoint.read_meta(self.path)
         self.plans = checkpoint.plans_of(self.path, meta)
-        self.model = open_model(self.path, meta, self.plain)
+        self.networks = {
+            sample.precision: fastest(open_to_compose(self.path, meta, sample), sample) for sample in (plain, int8)
+        }
+        torch.set_num_threads(args.threads)
 
-    def compose(self, count: int, seconds: float, sample: SampleSettings) -> int:
+    def compose(self, count: int, seconds: float, name: str) -> int:
         """Whole pieces as the command makes them, emotions in turn; returns their notes, the same in every call."""
+        sample = self.samples[name]
         wishes = [Wish({EMOTIONS[seed % len(EMOTIONS)]: 1.0}, seconds, seed, {}) for seed in range(count)]
-        return sum(len(piece) for piece in generate(self.model, self.plans, wishes, sample))
+        with threadpool_limits(1 if sample.precision == "int8" else self.args.threads, user_api="blas"):
+            return sum(len(piece) for piece in generate(self.networks[sample.precision], self.plans, wishes, sample))
 
-    def composing(self, count: int, seconds: float, sample: SampleSettings) -> tuple[Engine, int]:
+    def composing(self, count: int, seconds: float, name: str = "emogen") -> tuple[Engine, int]:
         """An engine that composes so many pieces, and their notes; it has done so once, which warms it up."""
-        work = partial(self.compose, count, seconds, sample)
+        work = partial(self.compose, count, seconds, name)
         return partial(timed, work), work()
 
 
@@ -97,9 +109,8 @@ def peers(subject: Subject, report: Report) -> None:
     for count in args.batches:
         engines: dict[str, Engine] = {}
         notes: dict[str, float] = {}
-        for sample in (subject.plain, subject.guided):
-            name = "emogen" if sample is subject.plain else f"emogen, guidance {sample.guidance:g}"
-            engines[name], notes[name] = subject.composing(count, args.seconds, sample)
+        for name in subject.samples:
+            engines[name], notes[name] = subject.composing(count, args.seconds, name)
         for name, draw in flat.items():
             draw(count, 8)
             engines[name] = partial(timed, partial(draw, count, tokens))
@@ -113,7 +124,7 @@ def peers(subject: Subject, report: Report) -> None:
 
 def flat_peers(subject: Subject, tokens: int, report: Report) -> dict[str, Draw]:
     """The peers that are installed, ready for so many tokens."""
-    top_p, threads = subject.plain.top_p, subject.args.threads
+    top_p, threads = subject.samples["emogen"].top_p, subject.args.threads
     if not report.has("all peers", "transformers"):
         return {}
     model = gpt2(subject.settings, tokens + 1)
@@ -130,14 +141,16 @@ def flat_peers(subject: Subject, tokens: int, report: Report) -> dict[str, Draw]
 def roofline(subject: Subject, report: Report) -> None:
     """How long a note takes, and how long the machine needs at least for its weights."""
     args, weights = subject.args, subject.multiply_adds
-    compose, notes = subject.composing(1, args.seconds, subject.plain)
+    compose, notes = subject.composing(1, args.seconds)
+    compose8, notes8 = subject.composing(1, args.seconds, "emogen, int8")
     engines: dict[str, Engine] = {
         "emogen": lambda: compose() / notes,
+        "emogen, int8": lambda: compose8() / notes8,
         "reading int8 weights": lambda: weights / machine.read_bandwidth(weights),
         "reading float32 weights": lambda: 4 * weights / machine.read_bandwidth(4 * weights),
         "multiply-adds, float32": lambda: 2 * weights / machine.matmul_peak(),
     }
-    work = (None, weights, 4 * weights, 2 * weights)
+    work = (None, None, weights, 4 * weights, 2 * weights)
     seconds = in_turns(engines, args.runs)
     rows = [
         {
@@ -145,6 +158,7 @@ def roofline(subject: Subject, report: Report) -> None:
             "us": statistics.median(some) * 1e6,
             "giga_per_s": amount and amount / statistics.median(some) / 1e9,
             "share_of_emogen": times_faster(seconds["emogen"], some),
+            "share_of_int8": times_faster(seconds["emogen, int8"], some),
         }
         for (name, some), amount in zip(seconds.items(), work, strict=True)
     ]
@@ -159,7 +173,7 @@ def growth(subject: Subject, report: Report) -> None:
     engines, notes = {}, {}
     for count, length in sizes:
         name = f"{count} x {length:g} s"
-        engines[name], notes[name] = subject.composing(count, length, subject.plain)
+        engines[name], notes[name] = subject.composing(count, length)
     seconds = {name: [s / notes[name] for s in some] for name, some in in_turns(engines, args.runs).items()}
     first = next(iter(seconds.values()))
     rows = [
@@ -191,6 +205,7 @@ def command(subject: Subject, report: Report) -> None:
     commands = {
         "import torch": [sys.executable, "-c", "import torch"],
         "emogen generate": [*words, *flags],
+        "emogen generate, int8": [*words, *flags, "--precision", "int8"],
         f"emogen generate, {max(args.batches)} pieces": [*words, *flags, "--count", str(max(args.batches))],
     }
     seconds, peak_mib = machine.commands_in_turns(commands, subject.folder, args.runs)

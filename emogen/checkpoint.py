@@ -33,7 +33,9 @@ from emogen.settings import ModelSettings
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from emogen.angles import Floats32
     from emogen.model import Composer
+    from emogen.numpy_model import NumpyComposer
     from emogen.plan import PlanTable
 
 FORMAT = 1
@@ -54,6 +56,7 @@ RESUMABLE = ("last", "epoch")
 
 TAKE_ANOTHER = "take another one (emogen ckpt list); training goes on from it with --resume NAME"
 TOO_OLD = "use the emogen that made it, or train anew"
+NO_FIT = "do not fit this emogen's network"
 
 WEIGHTS, META, TRAINER = "weights.safetensors", "meta.json", "trainer.pt"
 
@@ -338,17 +341,24 @@ def plans_of(path: Path, meta: Meta, older: bool = False) -> PlanTable:
     return plans
 
 
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """The weights of a checkpoint folder or an exported file, in float32 on the CPU."""
+def load_arrays(path: Path) -> dict[str, Floats32]:
+    """The weights of a checkpoint folder or an exported file, in float32."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.numpy import load_file
 
     try:
-        return {name: tensor.float() for name, tensor in load_file(_weights_file(path)).items()}
+        return {name: array.astype("f4") for name, array in load_file(_weights_file(path)).items()}
     except FileNotFoundError:
         raise EmogenError(f"{path} is gone", "a training under way may have saved a newer one: try again") from None
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
         raise EmogenError(f"the weights of {path} cannot be read: {error}", TAKE_ANOTHER) from None
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """``load_arrays`` as tensors on the CPU."""
+    import torch
+
+    return {name: torch.from_numpy(array) for name, array in load_arrays(path).items()}
 
 
 def load_into(model: Composer, path: Path) -> None:
@@ -361,8 +371,22 @@ def load_into(model: Composer, path: Path) -> None:
     try:
         model.take(weights)
     except (RuntimeError, LookupError):
-        hint = "use the emogen that made it, or train anew"
-        raise EmogenError(f"the weights of {path} do not fit this emogen's network", hint) from None
+        raise EmogenError(f"the weights of {path} {NO_FIT}", TOO_OLD) from None
+
+
+def load_numpy(path: Path, meta: Meta) -> NumpyComposer:
+    """The network of a checkpoint in NumPy.
+
+    Raises:
+        EmogenError: as ``load_into``.
+    """
+    from emogen.numpy_model import NumpyComposer
+
+    weights = load_arrays(path)
+    try:
+        return NumpyComposer(meta.model, weights)
+    except (LookupError, ValueError):
+        raise EmogenError(f"the weights of {path} {NO_FIT}", TOO_OLD) from None
 
 
 def load_trainer(path: Path) -> dict[str, Any]:

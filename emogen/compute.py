@@ -1,16 +1,23 @@
-"""Where and how to compute: device, arithmetic, threads, and the words of an exhausted memory."""
+"""Where and how to compute: device, arithmetic, threads, and the words of an exhausted memory.
+
+torch is imported where it is asked: who composes on a CPU needs only to know how many threads.
+"""
 
 from __future__ import annotations
 
 import os
-
-import torch
+from typing import TYPE_CHECKING
 
 from emogen.errors import EmogenError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def pick_device(name: str) -> torch.device:
     """The device of a setting; auto takes CUDA (each process of torchrun its own), then MPS, then the CPU."""
+    import torch
+
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(device for device in there if there[device])
@@ -22,6 +29,8 @@ def pick_device(name: str) -> torch.device:
 
 def faster_in_bf16(device: torch.device) -> bool:
     """Whether the device computes faster in bfloat16: recent GPUs, and CPUs with AMX (without it they are slower)."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)  # emulated, as on a T4, it is slower
     abilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch 2.9 and later
@@ -39,5 +48,7 @@ def default_threads() -> int:
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether an error of PyTorch says that memory ran out, on whichever device."""
+    import torch
+
     words = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)

@@ -29,12 +29,12 @@ from emogen.features import hear
 from emogen.generate import Wish, generate_all
 from emogen.judge import hits
 from emogen.midi import midi_bytes, read_piece
-from emogen.model import NO_NOTE, Composer
+from emogen.model import Composer
 from emogen.musicality import measure
 from emogen.notes import Floats, Piece
 from emogen.plan import ENTRIES, HARMONY, PlanTable
 from emogen.settings import SampleSettings
-from emogen.tokens import COLUMN, FAMILIES, Tokens, decode, encode
+from emogen.tokens import COLUMN, FAMILIES, NO_NOTE, Tokens, decode, encode
 
 LENGTHS_S = (10.0, 30.0, 60.0, 180.0)
 """Lengths at which the error is measured, with a piece of each emotion."""

@@ -11,22 +11,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+from threadpoolctl import threadpool_limits
 
-from emogen.checkpoint import Meta, load_into
+from emogen.checkpoint import Meta, load_into, load_numpy
 from emogen.compute import default_threads, is_out_of_memory, pick_device
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
-from emogen.int8 import shrink
-from emogen.model import NO_NOTE, Cache, Composer
 from emogen.notes import LOWEST_KEY, Ints, Piece
+from emogen.numpy_model import NumpyComposer, NumpyReader
 from emogen.plan import ENTRIES, HARMONY, PlanTable, measure
 from emogen.settings import SampleSettings
-from emogen.tokens import COLUMN, DURATION_MS, SHIFT_MS, SIZES, Tokens, decode, encode, nearest
+from emogen.tokens import COLUMN, DURATION_MS, NO_NOTE, SHIFT_MS, SIZES, Tokens, decode, encode, nearest
+
+if TYPE_CHECKING:
+    from emogen.model import Composer, Reader
 
 AT_ONCE = 32
 """Pieces to compose as one batch: each takes memory (13 MB with a base model, twice that with guidance)."""
@@ -213,9 +215,8 @@ class Drafts:
         return possible
 
 
-@torch.inference_mode()
 def generate(
-    model: Composer,
+    model: Composer | NumpyComposer,
     plans: PlanTable,
     wishes: Sequence[Wish],
     sample: SampleSettings,
@@ -231,21 +232,23 @@ def generate(
     Raises:
         EmogenError: a weight that is not finite (nothing could be drawn, and no piece would ever end).
     """
-    if not all(weight.sum().isfinite() for weight in model.parameters()):
+    if not model.is_finite():
         raise EmogenError("the network's weights are not all numbers", "take another checkpoint: emogen ckpt list")
-    model.eval()
     n = sample.best_of
     candidates = [replace(wish, candidate=wish.candidate + number) for wish in wishes for number in range(n)]
-    pieces = compose(model, plans, candidates, sample, opening, lambda seconds: tell(seconds / n))
+    network = fastest(model, sample)
+    pieces = compose(network, plans, candidates, sample, opening, lambda seconds: tell(seconds / n))
     if n == 1:
         return pieces
+    if isinstance(model, NumpyComposer):
+        raise TypeError("the best of several is chosen by a model.Composer")
     obeys = [evidence(model, piece) @ weights(wish) for piece, wish in zip(pieces, candidates, strict=True)]
     best = np.reshape(obeys, (len(wishes), n)).argmax(1)
     return [pieces[n * row + number] for row, number in enumerate(best)]
 
 
 def generate_all(
-    model: Composer,
+    model: Composer | NumpyComposer,
     plans: PlanTable,
     wishes: Sequence[Wish],
     sample: SampleSettings,
@@ -263,11 +266,11 @@ def generate_all(
         some = wishes[first : first + at_once]
         try:
             pieces = generate(model, plans, some, sample, opening, partial(_tell_more, tell, before_s))
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
                 raise
-            hint = "close other programs, or try --device cpu"
-            raise EmogenError(f"out of memory on {model.device}", hint) from None
+            where = "cpu" if isinstance(model, NumpyComposer) else model.device
+            raise EmogenError(f"out of memory on {where}", "close other programs, or try --device cpu") from None
         yield from pieces
         before_s += sum(wish.seconds for wish in some)
 
@@ -278,15 +281,45 @@ def _tell_more(tell: Callable[[float], None], before_s: float, seconds: float) -
 
 def open_model(path: Path, meta: Meta, sample: SampleSettings) -> Composer:
     """The network of a checkpoint, where the settings want it, with as many threads as they say."""
+    import torch
+
+    from emogen.model import Composer
+
     device = pick_device(sample.device)
-    torch.set_num_threads(sample.threads or default_threads())
+    int8 = sample.precision == "int8"
+    if int8 and device.type != "cpu":
+        raise EmogenError(f"--precision int8 is for the CPU, not for {device}", "leave it out, or --device cpu")
+    threads = sample.threads or default_threads()
+    torch.set_num_threads(threads)
+    threadpool_limits(1 if int8 else threads, user_api="blas")  # two pools of threads would take each other's cores
     model = Composer.undrawn(meta.model)
     load_into(model, path)
+    return model.to(device).eval()
+
+
+def open_to_compose(path: Path, meta: Meta, sample: SampleSettings) -> Composer | NumpyComposer:
+    """As ``open_model``, but where NumPy alone can do what the settings want, torch is not imported."""
+    if sample.device != "cpu" or sample.precision == "int8" or sample.best_of > 1:
+        return open_model(path, meta, sample)
+    threadpool_limits(sample.threads or default_threads(), user_api="blas")
+    return load_numpy(path, meta)
+
+
+def fastest(model: Composer | NumpyComposer, sample: SampleSettings) -> Composer | NumpyComposer:
+    """A network as it composes fastest: on the CPU in NumPy, with weights of one byte if they are asked for."""
+    if isinstance(model, NumpyComposer) or model.device.type != "cpu":
+        return model
+    network = in_numpy(model)
     if sample.precision == "int8":
-        if device.type != "cpu":
-            raise EmogenError(f"--precision int8 is for the CPU, not for {device}", "leave it out, or --device cpu")
-        shrink(model)
-    return model.to(device)
+        from emogen.int8 import shrink
+
+        shrink(network)
+    return network
+
+
+def in_numpy(model: Composer) -> NumpyComposer:
+    """A network on the CPU, with the same weights."""
+    return NumpyComposer(model.settings, {name: weight.numpy() for name, weight in model.state_dict().items()})
 
 
 def weights(wish: Wish) -> npt.NDArray[np.float32]:
@@ -299,6 +332,8 @@ def evidence(model: Composer, piece: Piece) -> npt.NDArray[np.float64]:
 
     The model hears it in stretches of its context, without a plan. It is the model's own opinion, and no other's.
     """
+    import torch
+
     notes = np.concatenate([np.array([NO_NOTE], dtype=np.uint8), encode(piece)])
     left_s = (piece.end_ms - np.append(0, SHIFT_MS[notes[1:, COLUMN.shift]]).cumsum()) / 1000
     likelihood = torch.zeros(len(EMOTIONS), dtype=torch.float64)
@@ -308,13 +343,14 @@ def evidence(model: Composer, piece: Piece) -> npt.NDArray[np.float64]:
         heard = torch.from_numpy(notes[stretch]).expand(len(EMOTIONS), -1, -1)
         remaining_s = torch.from_numpy(left_s[stretch][: heard.shape[1] - 1]).float().expand(len(EMOTIONS), -1)
         given = (heard, torch.eye(len(EMOTIONS)), unknown, remaining_s)
-        nats, _ = model.nats(*(tensor.to(model.device) for tensor in given))
+        with torch.inference_mode():
+            nats, _ = model.nats(*(tensor.to(model.device) for tensor in given))
         likelihood -= nats.view(len(EMOTIONS), -1).sum(1).double().cpu()
     return (likelihood - likelihood.mean()).numpy()
 
 
 def compose(
-    model: Composer,
+    network: Composer | NumpyComposer,
     plans: PlanTable,
     wishes: Sequence[Wish],
     sample: SampleSettings,
@@ -324,18 +360,18 @@ def compose(
     """One piece for each wish."""
     drafts = Drafts(wishes, plans, np.zeros((0, 4), dtype=np.uint8) if opening is None else opening)
     guided = sample.guidance != 1
-    cache = Cache(model, len(drafts) * (2 if guided else 1))
+    reader = network.reader(len(drafts) * (2 if guided else 1))
     unread = drafts.length
     done: dict[int, Piece] = {}
     done_s = 0.0
     while len(drafts):
-        if unread > cache.room:  # full: begin again from the later half of what it held
-            cache.clear()
-            unread = min(drafts.length, max(1, model.settings.context_notes // 2))
+        if unread > reader.room:  # full: begin again from the later half of what it held
+            reader.clear()
+            unread = min(drafts.length, max(1, network.settings.context_notes // 2))
         drafts.renew_plans()
         drafts.correct_plans()
-        h = read(model, drafts, cache, unread, guided)
-        note, ended = draw_note(model, h, drafts, sample)
+        read(reader, drafts, unread, guided)
+        note, ended = draw_note(reader, drafts, sample)
         unread = 1
         if ended.any():
             for row in np.flatnonzero(ended):
@@ -345,16 +381,15 @@ def compose(
                 done_s += wish.seconds
             kept = np.flatnonzero(~ended)
             drafts.keep(kept)
-            both = np.concatenate([kept, kept + len(ended)]) if guided else kept
-            cache.keep(torch.from_numpy(both).to(model.device))
+            reader.keep(np.concatenate([kept, kept + len(ended)]) if guided else kept)
             note = note[kept]
         drafts.add(note, SHIFT_MS[note[:, COLUMN.shift]])
         tell(done_s + float(drafts.onset_ms.sum()) / 1000)
     return [done[row] for row in range(len(wishes))]
 
 
-def read(model: Composer, drafts: Drafts, cache: Cache, unread: int, guided: bool) -> Tensor:
-    """The network's view h of the drafts (B, D) after their last ``unread`` notes; with guidance (2 B, D).
+def read(reader: Reader | NumpyReader, drafts: Drafts, unread: int, guided: bool) -> None:
+    """Let a network read the last ``unread`` notes of the drafts, of each of them once, or with guidance twice.
 
     The second half of a guided batch is told neither emotion nor plan.
     """
@@ -365,20 +400,19 @@ def read(model: Composer, drafts: Drafts, cache: Cache, unread: int, guided: boo
         emotion = np.concatenate([emotion, np.zeros_like(emotion)])
         plan = np.concatenate([plan, np.full_like(plan, np.nan)])
         notes, remaining_s = np.tile(notes, (2, 1, 1)), np.tile(remaining_s, (2, 1))
-    on_device = (torch.from_numpy(a).to(model.device) for a in (emotion, plan, remaining_s))
-    condition = model.condition(*on_device)
-    return model(torch.from_numpy(notes).to(model.device), condition, cache)[:, -1]
+    reader.read(notes, emotion, plan, remaining_s)
 
 
-@torch.inference_mode()
-def draw_note(model: Composer, h: Tensor, drafts: Drafts, sample: SampleSettings) -> tuple[Ints, npt.NDArray[np.bool_]]:
+def draw_note(
+    reader: Reader | NumpyReader, drafts: Drafts, sample: SampleSettings
+) -> tuple[Ints, npt.NDArray[np.bool_]]:
     """The next note (B, 4) of each draft, family by family, and whether (B,) it would lie beyond the piece's end."""
     chance = np.array([1 - rng.random(4) for rng in drafts.rngs])  # (B, 4), in (0, 1]
     rows, guided = len(drafts), sample.guidance != 1
     note = np.zeros((rows, 4), dtype=np.int64)
     ended = np.zeros(rows, dtype=bool)
     for family in range(4):
-        logits = model.head(family, h).float().cpu().numpy()
+        logits = reader.logits(family)
         if guided:
             logits = logits[rows:] + sample.guidance * (logits[:rows] - logits[rows:])
         logits = logits + sample.guidance * drafts.pull(family)
@@ -388,7 +422,7 @@ def draw_note(model: Composer, h: Tensor, drafts: Drafts, sample: SampleSettings
         if family == COLUMN.shift:
             ended = drafts.onset_ms + SHIFT_MS[drawn] >= drafts.end_ms
         if family < 3:
-            h = model.see(family, h, torch.from_numpy(np.concatenate([drawn, drawn]) if guided else drawn).to(h.device))
+            reader.see(family, np.concatenate([drawn, drawn]) if guided else drawn)
     return note, ended
 
 

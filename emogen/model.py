@@ -23,21 +23,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from emogen import angles
+from emogen.angles import FAR_S, OCTAVES, WAVES, Floats32
 from emogen.emotion import EMOTIONS
+from emogen.notes import Ints
 from emogen.plan import ENTRIES
 from emogen.settings import ModelSettings
-from emogen.tokens import COLUMN, SHIFT_MS, SIZES
-
-NO_NOTE = SIZES
-"""The ids one past each family's last: as an input the silence before a piece, as a target nothing to learn."""
+from emogen.tokens import COLUMN, NO_NOTE, SHIFT_MS, SIZES, Tokens
 
 CONDITION_WIDTH = 64
-WAVES = 8
-"""Waves over the time remaining, each twice as fast as the one before."""
-BEATS_S, INTERVALS = (0.2, 120.0), (3.0, 176.0)
-"""Shortest and longest period of the rotation by time, in seconds, and by pitch, in semitones."""
-FAR_S = 32.0
-"""Beyond so many seconds from the end all times are one: "far". Pieces of any length look the same until then."""
 
 
 class Cache:
@@ -67,6 +61,49 @@ class Cache:
         """Forget all notes."""
         self.length = 0
         self.time_s.zero_()
+
+
+class Reader:
+    """A batch of pieces as a network has read them, and what it expects next: arrays in, arrays out."""
+
+    def __init__(self, model: Composer, rows: int) -> None:
+        self.model, self.cache = model, Cache(model, rows)
+        self.h = torch.zeros(rows, model.settings.d_model, device=model.device)
+        """What the next note is drawn from (B, D)."""
+
+    @property
+    def room(self) -> int:
+        """Notes that can still be read."""
+        return self.cache.room
+
+    @torch.inference_mode()
+    def clear(self) -> None:
+        """Forget all notes."""
+        self.cache.clear()
+
+    @torch.inference_mode()
+    def keep(self, rows: Ints) -> None:
+        """Drop all pieces but ``rows`` (ascending)."""
+        kept = torch.from_numpy(rows).to(self.model.device)
+        self.cache.keep(kept)
+        self.h = self.h[kept]
+
+    @torch.inference_mode()
+    def read(self, notes: Tokens, emotion: Floats32, plan: Floats32, remaining_s: Floats32) -> None:
+        """Go on with notes (B, T, 4), told emotion (B, E), plan (B, P; NaN: unknown) and time remaining (B, T)."""
+        given = (torch.from_numpy(array).to(self.model.device) for array in (emotion, plan, remaining_s))
+        condition = self.model.condition(*given)
+        self.h = self.model(torch.from_numpy(notes).to(self.model.device), condition, self.cache)[:, -1]
+
+    @torch.inference_mode()
+    def logits(self, family: int) -> Floats32:
+        """Of the next note's family, those before it seen: (B, size)."""
+        return self.model.head(family, self.h).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def see(self, family: int, drawn: Ints) -> None:
+        """The next note has these ids (B,) of a family."""
+        self.h = self.model.see(family, self.h, torch.from_numpy(drawn).to(self.model.device))
 
 
 class Block(nn.Module):
@@ -113,6 +150,7 @@ class Composer(nn.Module):
     by_number: Tensor
     by_time: Tensor
     by_pitch: Tensor
+    octaves: Tensor
     shift_s: Tensor
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -129,15 +167,14 @@ class Composer(nn.Module):
         self.seen = nn.ModuleList(nn.Embedding(size + 1, width) for size in SIZES[:-1])
         self.mix = nn.ModuleList(nn.Linear(width, width // 2) for _ in SIZES)
         self.logits = nn.ModuleList(nn.Linear(width // 2, size) for size in SIZES)
-        quarter = width // settings.n_heads // 8  # of the pairs that attention turns
-        numbers, pitches = torch.arange(settings.context_notes), torch.arange(SIZES[COLUMN.pitch] + 1)
-        self.register_buffer(
-            "by_number", torch.outer(numbers, 1e4 ** -(torch.arange(quarter) / quarter)), persistent=False
-        )
-        self.register_buffer(
-            "by_time", frequencies(BEATS_S, width // settings.n_heads // 2 - 2 * quarter), persistent=False
-        )
-        self.register_buffer("by_pitch", torch.outer(pitches, frequencies(INTERVALS, quarter)), persistent=False)
+        head_width = width // settings.n_heads
+        for name, table in (
+            ("by_number", angles.by_number(head_width, settings.context_notes)),
+            ("by_time", angles.by_second(head_width)),
+            ("by_pitch", angles.by_pitch(head_width)),
+            ("octaves", OCTAVES),
+        ):
+            self.register_buffer(name, torch.from_numpy(table), persistent=False)
         self.register_buffer("shift_s", torch.tensor([*SHIFT_MS / 1000, 0.0], dtype=torch.float32), persistent=False)
         for name, weight in self.named_parameters():
             if weight.ndim < 2 or name.startswith(("gains.", "logits.")):
@@ -159,6 +196,14 @@ class Composer(nn.Module):
         """Where the weights are."""
         return self.shift_s.device
 
+    def reader(self, rows: int) -> Reader:
+        """What reads a batch of so many pieces."""
+        return Reader(self, rows)
+
+    def is_finite(self) -> bool:
+        """Whether all weights are numbers."""
+        return all(bool(weight.sum().isfinite()) for weight in self.parameters())
+
     def take(self, weights: dict[str, Tensor]) -> None:
         """Take on the weights of another; plan entries that it lacks, the newest ones, have no effect then."""
         by_entry = weights["plan.weight"].reshape(CONDITION_WIDTH, 2, -1)  # of the values, of whether they are known
@@ -169,7 +214,7 @@ class Composer(nn.Module):
         """c (B, T, C) of emotion weights (B, E; zeros: none), plan (B, P; NaN: unknown), time (B, T; NaN: unknown)."""
         known = ~plan.isnan()
         fixed = self.emotion(emotion) + self.plan(torch.cat([plan.nan_to_num(0.0), known.float()], dim=-1))
-        return F.silu(fixed[:, None] + self.remaining(time_features(remaining_s)))
+        return F.silu(fixed[:, None] + self.remaining(time_features(remaining_s, self.octaves)))
 
     def forward(self, notes: Tensor, condition: Tensor, cache: Cache | None = None) -> Tensor:
         """What the network makes of notes (B, T, 4): h (B, T, D), from which the next note is drawn.
@@ -249,11 +294,6 @@ def scaled_norm(x: Tensor, gain: Tensor) -> Tensor:
     return x * (gain / torch.linalg.vector_norm(x, dim=-1, keepdim=True))
 
 
-def frequencies(periods: tuple[float, float], count: int) -> Tensor:
-    """Angular frequencies (count,) of periods spread evenly on a logarithmic scale, the shortest first."""
-    return 2 * math.pi / torch.logspace(math.log10(periods[0]), math.log10(periods[1]), count)
-
-
 def turns(angle: Tensor) -> Tensor:
     """Cosines and sines (2, ..., W) of angles (..., W/2) as rotate takes them."""
     angle = torch.cat([-angle, angle], dim=-1)
@@ -270,10 +310,10 @@ def rotate(x: Tensor, turn: Tensor) -> Tensor:
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
-def time_features(remaining_s: Tensor) -> Tensor:
+def time_features(remaining_s: Tensor, octaves: Tensor) -> Tensor:
     """Waves (B, T, 17) over the logarithm of the time remaining, and whether it is known; all zero where it is not."""
     known = ~remaining_s.isnan()
     place = torch.log1p(remaining_s.nan_to_num(0.0).clamp(0, FAR_S)) / math.log1p(FAR_S)  # 0..1
-    angle = place[..., None] * 2 ** torch.arange(WAVES, device=place.device) * torch.pi
+    angle = place[..., None] * octaves
     waves = torch.cat([angle.cos(), angle.sin(), torch.ones_like(place)[..., None]], dim=-1)
     return waves * known[..., None]

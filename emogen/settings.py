@@ -218,10 +218,10 @@ class SampleSettings(Section):
     """Where to compute; one piece at a time is fastest on the CPU."""
 
     precision: Literal["float32", "int8"] = "float32"
-    """Weights; with int8 a CPU composes few pieces (up to 4, without guidance 8) faster, though not the same ones."""
+    """Weights; with int8 a CPU composes few pieces (up to 4) of a base model twice as fast, but not the same ones."""
 
     threads: int = Field(default=1, ge=0, le=1024)
-    """CPU threads (0: one fewer than the cores, at most 3). A note is little work: more pay on an idle machine only."""
+    """CPU threads (0: one fewer than the cores, at most 3). A note is little work: more pay with a base model only."""
 
 
 class Settings(Section):

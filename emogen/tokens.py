@@ -59,6 +59,8 @@ COLUMN = Columns()
 FAMILIES = COLUMN._fields
 SIZES = (len(SHIFT_MS), HIGHEST_KEY - LOWEST_KEY + 1, len(VELOCITY), len(DURATION_MS))
 """Values of each family: (145, 88, 32, 95)."""
+NO_NOTE = SIZES
+"""The ids one past each family's last: as an input the silence before a piece, as a target nothing to learn."""
 
 
 def fingerprint() -> str:

@@ -19,7 +19,7 @@ from emogen.compute import default_threads, faster_in_bf16, is_out_of_memory, pi
 from emogen.corpus import SPLITS, Corpus
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
-from emogen.model import NO_NOTE, Composer
+from emogen.model import Composer
 from emogen.progress import Progress, advise
 from emogen.run import Run, stop_requested
 from emogen.settings import Settings, TrainSettings
@@ -279,4 +279,4 @@ def make_optimizer(model: Composer, s: TrainSettings) -> torch.optim.AdamW:
 
 def count_notes(batch: Batch) -> int:
     """Notes to be predicted in a batch (ends of pieces are no notes)."""
-    return int((batch.notes[:, 1:, tokens.COLUMN.pitch] != NO_NOTE[tokens.COLUMN.pitch]).sum())
+    return int((batch.notes[:, 1:, tokens.COLUMN.pitch] != tokens.NO_NOTE[tokens.COLUMN.pitch]).sum())

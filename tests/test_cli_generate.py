@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import emogen
-from emogen import __version__, checkpoint, compute
+from emogen import __version__, checkpoint
 from emogen import generate as generation
 from emogen.cli.console import console
 from emogen.emotion import EMOTIONS
@@ -45,7 +45,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """More only wait for each other in a network this small."""
-    monkeypatch.setattr(compute, "default_threads", lambda: 1)
+    monkeypatch.setattr(generation, "default_threads", lambda: 1)
 
 
 @pytest.fixture
@@ -226,13 +226,14 @@ def test_a_key_is_a_tonic_and_a_mode(
     assert [(wish.tonic, wish.pins) for wish in wishes] == [(tonic, {"mode": mode})]
 
 
-@pytest.mark.parametrize(("flags", "threads"), [(("--threads", "2"), 2), ((), 1)])
+@pytest.mark.parametrize(("flags", "threads"), [(("--threads", "2"), 2), ((), 1), (("--threads", "0"), 3)])
 def test_threads_are_those_set_or_the_default(
     flags: tuple[str, ...], threads: int, runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wishes_of(monkeypatch)
     told: list[int] = []
-    monkeypatch.setattr(torch, "set_num_threads", told.append)
+    monkeypatch.setattr(generation, "default_threads", lambda: 3)
+    monkeypatch.setattr(generation, "threadpool_limits", lambda limits, user_api: told.append(limits))
     assert run(*FIVE_S, *flags)[0] == 0
     assert told == [threads]
 

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from torch import Tensor
 
 from emogen import generate as generation
 from emogen.emotion import EMOTIONS
@@ -36,12 +35,13 @@ from emogen.generate import (
     fit,
     generate,
 )
-from emogen.model import NO_NOTE, Cache, Composer
+from emogen.model import Composer
 from emogen.musicality import TONICS, key_fit, silences_ms, unit
 from emogen.notes import HIGHEST_KEY, LOWEST_KEY, Ints, Piece
+from emogen.numpy_model import NumpyReader
 from emogen.plan import ENTRIES, HARMONY, measure
 from emogen.settings import SampleSettings
-from emogen.tokens import COLUMN, DURATION_MS, FAMILIES, SHIFT_MS, SIZES, SPREAD_MS, Tokens, decode, encode
+from emogen.tokens import COLUMN, DURATION_MS, FAMILIES, NO_NOTE, SHIFT_MS, SIZES, SPREAD_MS, Tokens, decode, encode
 from tests import tiny
 from tests.music import random_piece
 
@@ -202,15 +202,22 @@ def test_no_guidance_at_all_follows_neither_emotion_nor_plan(model: Composer) ->
     assert is_same(*make(model, wish(), wish(8, 0, "sad", density=0.1), guidance=0))
 
 
+def seen_by(model: Composer, drafts: Drafts, guided: bool) -> npt.NDArray[np.float32]:
+    """What a network makes of all notes of the drafts."""
+    reader = generation.in_numpy(model).reader(len(drafts) * (1 + guided))
+    generation.read(reader, drafts, drafts.length, guided)
+    return reader.h
+
+
 def test_the_two_halves_of_guidance_are_told_all_and_nothing_but_the_time(model: Composer) -> None:
     drafts = Drafts([wish(8, 0, "sad")], PLANS, random_opening(5))
     drafts.renew_plans()
-    both = generation.read(model, drafts, Cache(model, 2), drafts.length, guided=True)
+    both = seen_by(model, drafts, guided=True)
     hidden = Drafts([wish(8, 0, "sad")], PLANS, random_opening(5))
     hidden.emotion[:], hidden.plan[:] = 0, np.nan
-    told, untold = (generation.read(model, one, Cache(model, 1), one.length, guided=False) for one in (drafts, hidden))
-    assert torch.allclose(both, torch.cat([told, untold]), atol=1e-5)
-    assert not torch.allclose(told, untold, atol=1e-2)
+    told, untold = (seen_by(model, one, guided=False) for one in (drafts, hidden))
+    assert both == pytest.approx(np.concatenate([told, untold]), abs=1e-5)
+    assert not np.allclose(told, untold, atol=1e-2)
 
 
 def test_who_watches_is_told_of_more_and_more_music_up_to_all_of_it(model: Composer) -> None:
@@ -248,12 +255,13 @@ def test_a_piece_begins_with_its_opening_and_goes_on(
 
 
 def test_what_is_drawn_lies_within_the_rules_of_keyboard_and_clock(model: Composer) -> None:
-    drafts = Drafts([wish(3, seed) for seed in range(200)], PLANS, NOTHING)
+    network, drafts = generation.in_numpy(model), Drafts([wish(3, seed) for seed in range(200)], PLANS, NOTHING)
     for _ in range(12):
         drafts.renew_plans()
-        h = generation.read(model, drafts, Cache(model, len(drafts)), drafts.length, guided=False)
+        reader = network.reader(len(drafts))
+        generation.read(reader, drafts, drafts.length, guided=False)
         before_pitch, before_ms = drafts.pitch.copy(), drafts.onset_ms.copy()
-        note, ended = draw_note(model, h, drafts, SAMPLE)
+        note, ended = draw_note(reader, drafts, SAMPLE)
         in_chord = (note[:, COLUMN.shift] == 0) & (before_pitch != NO_NOTE[COLUMN.pitch])
         assert (note[in_chord, COLUMN.pitch] > before_pitch[in_chord]).all()
         onset_ms = before_ms + SHIFT_MS[note[:, COLUMN.shift]]
@@ -313,8 +321,9 @@ def reference(model: Composer, one: Wish, sample: SampleSettings) -> tuple[Piece
         notes, remaining_s = drafts.notes[:, first : drafts.length], drafts.remaining_s[:, first : drafts.length]
         with torch.no_grad():
             conditions = map(torch.from_numpy, (drafts.emotion, drafts.plan, remaining_s))
-            h = model(torch.from_numpy(notes), model.condition(*conditions))[:, -1]
-            note, ended = draw_note(model, h, drafts, sample)
+            reader = model.reader(1)
+            reader.h = model(torch.from_numpy(notes), model.condition(*conditions))[:, -1]
+            note, ended = draw_note(reader, drafts, sample)
         if ended[0]:
             piece = decode(drafts.notes[0, 1 : drafts.length], spread_seed=one.seed)
             return fit(piece, one.seconds), drafts.length - 1
@@ -337,14 +346,14 @@ def test_memory_is_constant_and_only_shrinks_as_pieces_end(
     batches: list[int] = []
     read = generation.read
 
-    def watched(model: Composer, drafts: Drafts, cache: Cache, unread: int, guided: bool) -> Tensor:
-        h = read(model, drafts, cache, unread, guided)
-        layers, two, batch, heads, context, _ = cache.kv.shape
-        assert (layers, two, heads, context) == (2, 2, 2, model.settings.context_notes)
-        assert cache.length <= context
+    def watched(reader: NumpyReader, drafts: Drafts, unread: int, guided: bool) -> None:
+        read(reader, drafts, unread, guided)
+        layers, batch, heads, context, _ = reader.keys.shape
+        assert reader.values.shape == reader.keys.shape
+        assert (layers, heads, context) == (2, 2, model.settings.context_notes)
+        assert reader.length <= context
         assert batch == len(drafts) * (2 if guided else 1)
         batches.append(batch)
-        return h
 
     monkeypatch.setattr(generation, "read", watched)
     make(model, wish(30), wish(10, 1), guidance=guidance)
@@ -449,7 +458,7 @@ def test_a_mixture_makes_a_piece_of_its_own(model: Composer) -> None:
     assert not is_same(mixed, calm)
 
 
-def rows_of(logits: Tensor, rows: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+def rows_of(logits: torch.Tensor, rows: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """The same logits (V,) in every row, all ids possible."""
     return logits.expand(rows, -1).numpy(), np.ones((rows, len(logits)), dtype=bool)
 

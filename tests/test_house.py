@@ -41,7 +41,9 @@ FLOORS = {
     "emogen.team": 3,
     "emogen.page": 3,
     "emogen.batches": 3,
+    "emogen.angles": 3,
     "emogen.model": 3,
+    "emogen.numpy_model": 3,
     "emogen.int8": 3,
     "emogen.prepare": 4,
     "emogen.checkpoint": 4,
@@ -74,19 +76,19 @@ FLOORS = {
 """Where each module lives. A module imports from its own floor and those below."""
 
 TORCH_AT_ONCE = {
-    "emogen.compute",
     "emogen.batches",
     "emogen.model",
     "emogen.int8",
     "emogen.team",
     "emogen.train",
-    "emogen.generate",
     "emogen.evaluate",
 }
 """The modules that may import torch as soon as they are imported."""
 
 TORCH_WHEN_CALLED = {
+    "emogen.compute",
     "emogen.checkpoint",
+    "emogen.generate",
     "emogen.cli.train",
     "emogen.cli.generate",
     "emogen.cli.evaluate",

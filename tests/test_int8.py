@@ -5,82 +5,100 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from emogen import checkpoint, generate, int8
+from emogen.angles import Floats32
 from emogen.errors import EmogenError
 from emogen.generate import Wish
-from emogen.int8 import MOST_ROWS, FewRows, shrink
-from emogen.model import Composer
-from emogen.settings import SampleSettings
+from emogen.int8 import MOST_ROWS, ByteMatrix, shrink
+from emogen.numpy_model import NumpyComposer
+from emogen.settings import ModelSettings, SampleSettings
 from tests import tiny
 
 INT8 = SampleSettings(precision="int8", guidance=1)
 
 
-def layers() -> tuple[nn.Linear, FewRows]:
-    """A linear layer whose outputs differ much in size, and the same with weights of one byte."""
-    torch.manual_seed(0)
-    exact = nn.Linear(256, 160)
-    with torch.no_grad():
-        exact.weight.mul_(torch.logspace(-3, 1, 160)[:, None])
-    return exact, FewRows(exact)
+def random(*shape: int) -> Floats32:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
-@torch.inference_mode()
+def matrices() -> tuple[Floats32, ByteMatrix]:
+    """A matrix whose outputs differ much in size, and the same with weights of one byte."""
+    exact = random(256, 160) * np.logspace(-3, 1, 160, dtype=np.float32)
+    return exact, ByteMatrix(exact)
+
+
 def test_few_rows_come_out_nearly_as_in_float32() -> None:
-    exact, few = layers()
-    x = torch.randn(2, 3, 256)
-    expected, found = exact(x), few(x)
-    assert (found.shape, found.dtype) == (expected.shape, torch.float32)
-    size = (expected - exact.bias).square().mean((0, 1)).sqrt()  # of each output
-    off = (found - expected).square().mean((0, 1)).sqrt() / size
+    exact, few = matrices()
+    x = random(6, 256)
+    expected, found = x @ exact, x @ few
+    assert found.shape == expected.shape
+    assert found.dtype == np.float32
+    off = np.sqrt(np.square(found - expected).mean(0) / np.square(expected).mean(0))  # of each output
     assert 0 < off.max() < 0.05
     assert off.mean() < 0.02
 
 
-@torch.inference_mode()
 def test_many_rows_come_out_exactly_as_in_float32() -> None:
-    exact, few = layers()
-    x = torch.randn(MOST_ROWS + 1, 1, 256)
-    assert torch.equal(few(x), exact(x))
-    assert not torch.equal(few(x[1:]), exact(x[1:]))
+    exact, few = matrices()
+    x = random(MOST_ROWS + 1, 256)
+    assert np.array_equal(x @ few, x @ exact)
+    assert not np.array_equal(x[1:] @ few, x[1:] @ exact)
 
 
-@torch.inference_mode()
 def test_each_row_comes_out_as_it_does_alone() -> None:
-    _, few = layers()
-    x = torch.randn(MOST_ROWS, 1, 256) * torch.logspace(-2, 2, MOST_ROWS)[:, None, None]
-    assert torch.equal(few(x), torch.cat([few(row) for row in torch.split(x, 1)]))
+    _, few = matrices()
+    x = random(MOST_ROWS, 256) * np.logspace(-2, 2, MOST_ROWS, dtype=np.float32)[:, None]
+    assert np.array_equal(x @ few, np.concatenate([row[None] @ few for row in x]))
 
 
-def test_layers_are_shrunk_that_are_large_and_of_whole_strides() -> None:
-    large, odd, odder, small = nn.Linear(512, 64), nn.Linear(1024, 95), nn.Linear(1000, 96), nn.Linear(32, 32)
-    model = nn.Sequential(large, nn.Sequential(odd, large), odder, small, nn.Embedding(999, 96))
-    shrink(model)
-    assert [type(one) for one in model] == [FewRows, nn.Sequential, nn.Linear, nn.Linear, nn.Embedding]
-    assert [type(one) for one in model[1].children()] == [nn.Linear, FewRows]
+def test_outputs_without_weights_stay_without() -> None:
+    assert not (random(2, 256) @ ByteMatrix(np.zeros((256, 160), np.float32))).any()
 
 
-@pytest.fixture
-def composer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Composer:
-    """A tiny network opened to compose with weights of one byte."""
+def test_matrices_are_shrunk_that_are_large_and_of_whole_strides() -> None:
+    narrow, wide = (
+        generate.in_numpy(tiny.composer(ModelSettings(size="tiny", d_model=width, n_layers=2, n_heads=2)))
+        for width in (80, 96)
+    )
+    for network in (narrow, wide, wide):  # what is small already stays as it is
+        shrink(network)
+    for block in narrow.blocks:  # 80 x 240, 80 x 80, 80 x 480, 480 x 80
+        assert [type(matrix) for matrix in block] == [np.ndarray, np.ndarray, ByteMatrix, ByteMatrix]
+    assert isinstance(wide.blocks[1][3].exact, np.ndarray)
+    odd = random(1000, 90)
+    assert int8.shrunk(odd) is odd
+
+
+def test_a_network_with_one_byte_weights_composes_and_the_same_seed_makes_the_same_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(int8, "LEAST_WEIGHTS", 1)
     path = tiny.save(tmp_path)
-    return generate.open_model(path, checkpoint.read_meta(path), INT8)
-
-
-def test_a_network_opened_with_one_byte_weights_composes_and_the_same_seed_makes_the_same_piece(
-    composer: Composer,
-) -> None:
-    assert isinstance(composer.get_submodule("blocks.1.up"), FewRows)
+    network = generate.open_to_compose(path, checkpoint.read_meta(path), INT8)
+    quick = generate.fastest(network, INT8)
+    assert isinstance(quick, NumpyComposer)
+    assert all(isinstance(matrix, ByteMatrix) for block in quick.blocks for matrix in block)
     wishes = [Wish({"happy": 1.0}, 5, seed, {}) for seed in range(3)]
-    first, again = (generate.generate(composer, tiny.plans(), wishes, INT8) for _ in range(2))
+    first, again = (generate.generate(network, tiny.plans(), wishes, INT8) for _ in range(2))
     for one, other in zip(first, again, strict=True):
         assert one.end_ms == 5000
         assert np.array_equal(one.onset_ms, other.onset_ms)
         assert np.array_equal(one.pitch, other.pitch)
     assert not np.array_equal(first[0].pitch, first[1].pitch)
+
+
+@pytest.mark.parametrize(("asked", "threads"), [(0, 3), (1, 1)])
+def test_only_one_of_two_pools_of_threads_is_used(
+    asked: int, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, int]] = []
+    monkeypatch.setattr(generate, "default_threads", lambda: 3)
+    monkeypatch.setattr(generate, "threadpool_limits", lambda limits, user_api: told.append((user_api, limits)))
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: told.append(("torch", number)))
+    path = tiny.save(tmp_path)
+    generate.open_to_compose(path, checkpoint.read_meta(path), INT8.model_copy(update={"threads": asked}))
+    assert told == [("torch", threads), ("blas", 1)]
 
 
 def test_one_byte_weights_are_refused_elsewhere_than_on_the_cpu(
@@ -89,4 +107,4 @@ def test_one_byte_weights_are_refused_elsewhere_than_on_the_cpu(
     monkeypatch.setattr(generate, "pick_device", torch.device)
     path = tiny.save(tmp_path)
     with pytest.raises(EmogenError, match="int8 is for the CPU, not for cuda"):
-        generate.open_model(path, checkpoint.read_meta(path), INT8.model_copy(update={"device": "cuda"}))
+        generate.open_to_compose(path, checkpoint.read_meta(path), INT8.model_copy(update={"device": "cuda"}))

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from emogen.angles import FAR_S
 from emogen.emotion import EMOTIONS
-from emogen.model import FAR_S, NO_NOTE, Cache, Composer, rotate
+from emogen.model import Cache, Composer, rotate
 from emogen.plan import ENTRIES
 from emogen.settings import ModelSettings
-from emogen.tokens import COLUMN, FAMILIES, SIZES
+from emogen.tokens import COLUMN, FAMILIES, NO_NOTE, SIZES
 from tests import tiny
 
 B, T = 3, 24

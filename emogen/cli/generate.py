@@ -210,9 +210,9 @@ def compose(
     path: Path, meta: Meta, plans: PlanTable, wishes: list[Wish], settings: Settings, opening: Tokens | None
 ) -> Iterator[Piece]:  # six: the checkpoint in three parts, what is wished, how to draw, what to begin with
     """The pieces, some at a time, with a bar on a terminal."""
-    from emogen.generate import generate_all, open_model
+    from emogen.generate import generate_all, open_to_compose
 
-    model = open_model(path, meta, settings.sample)
+    model = open_to_compose(path, meta, settings.sample)
     bar = Progress(
         TextColumn("composing"), BarColumn(), TimeRemainingColumn(), console=console, transient=True,
         disable=not console.is_terminal,
