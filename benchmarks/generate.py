@@ -29,8 +29,9 @@ from benchmarks.peers import Draw, LlamaCpp, OnnxRuntime, flat_tokens, gpt2, hug
 from emogen import checkpoint
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
-from emogen.generate import Wish, fastest, generate, open_to_compose
+from emogen.generate import Wish, generate
 from emogen.model import Composer
+from emogen.networks import fastest, open_to_compose
 from emogen.settings import SIZES, ModelSettings, SampleSettings
 from emogen.tokens import COLUMN, SHIFT_MS
 from tests import tiny

@@ -21,7 +21,7 @@ from emogen.copies import Memory
 from emogen.corpus import open_corpus
 from emogen.ear import BUNDLED, Ear
 from emogen.evaluate import breakage, coherence, composed, heard, labelled, music, obedience, planned_wishes, variety
-from emogen.generate import open_model
+from emogen.networks import open_model
 from emogen.settings import SampleSettings, load
 
 SEED = 1_000_000

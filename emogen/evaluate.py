@@ -26,8 +26,9 @@ from emogen.corpus import Corpus
 from emogen.ear import Ear
 from emogen.emotion import EMOTIONS, QUADRANT_OF
 from emogen.features import hear
-from emogen.generate import Wish, generate_all
+from emogen.generate import Wish
 from emogen.judge import hits
+from emogen.many import generate_all
 from emogen.midi import midi_bytes, read_piece
 from emogen.model import Composer
 from emogen.musicality import measure

@@ -7,20 +7,16 @@ aims its ending; a few rules of the keyboard and the clock keep every draw possi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits
 
-from emogen.checkpoint import Meta, load_into, load_numpy
-from emogen.compute import default_threads, is_out_of_memory, pick_device
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
+from emogen.networks import fastest
 from emogen.notes import LOWEST_KEY, Ints, Piece
 from emogen.numpy_model import NumpyComposer, NumpyReader
 from emogen.plan import ENTRIES, HARMONY, PlanTable, measure
@@ -30,8 +26,6 @@ from emogen.tokens import COLUMN, DURATION_MS, NO_NOTE, SHIFT_MS, SIZES, Tokens,
 if TYPE_CHECKING:
     from emogen.model import Composer, Reader
 
-AT_ONCE = 32
-"""Pieces to compose as one batch: each takes memory (13 MB with a base model, twice that with guidance)."""
 SILENCE_MS = 2900
 """No note is drawn after a longer silence; with what ``fit`` may add it stays below 3 s."""
 PAUSE_MS = 2000
@@ -245,81 +239,6 @@ def generate(
     obeys = [evidence(model, piece) @ weights(wish) for piece, wish in zip(pieces, candidates, strict=True)]
     best = np.reshape(obeys, (len(wishes), n)).argmax(1)
     return [pieces[n * row + number] for row, number in enumerate(best)]
-
-
-def generate_all(
-    model: Composer | NumpyComposer,
-    plans: PlanTable,
-    wishes: Sequence[Wish],
-    sample: SampleSettings,
-    opening: Tokens | None = None,
-    tell: Callable[[float], None] = lambda seconds: None,
-) -> Iterator[Piece]:  # six, as generate
-    """A piece for each wish, as ``generate``; some at a time, so any number of them takes the memory of a few.
-
-    Raises:
-        EmogenError: as ``generate``; or memory is too small even so.
-    """
-    at_once = max(1, AT_ONCE // sample.best_of)
-    before_s = 0.0
-    for first in range(0, len(wishes), at_once):
-        some = wishes[first : first + at_once]
-        try:
-            pieces = generate(model, plans, some, sample, opening, partial(_tell_more, tell, before_s))
-        except (MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
-                raise
-            where = "cpu" if isinstance(model, NumpyComposer) else model.device
-            raise EmogenError(f"out of memory on {where}", "close other programs, or try --device cpu") from None
-        yield from pieces
-        before_s += sum(wish.seconds for wish in some)
-
-
-def _tell_more(tell: Callable[[float], None], before_s: float, seconds: float) -> None:
-    tell(before_s + seconds)
-
-
-def open_model(path: Path, meta: Meta, sample: SampleSettings) -> Composer:
-    """The network of a checkpoint, where the settings want it, with as many threads as they say."""
-    import torch
-
-    from emogen.model import Composer
-
-    device = pick_device(sample.device)
-    int8 = sample.precision == "int8"
-    if int8 and device.type != "cpu":
-        raise EmogenError(f"--precision int8 is for the CPU, not for {device}", "leave it out, or --device cpu")
-    threads = sample.threads or default_threads()
-    torch.set_num_threads(threads)
-    threadpool_limits(1 if int8 else threads, user_api="blas")  # two pools of threads would take each other's cores
-    model = Composer.undrawn(meta.model)
-    load_into(model, path)
-    return model.to(device).eval()
-
-
-def open_to_compose(path: Path, meta: Meta, sample: SampleSettings) -> Composer | NumpyComposer:
-    """As ``open_model``, but where NumPy alone can do what the settings want, torch is not imported."""
-    if sample.device != "cpu" or sample.precision == "int8" or sample.best_of > 1:
-        return open_model(path, meta, sample)
-    threadpool_limits(sample.threads or default_threads(), user_api="blas")
-    return load_numpy(path, meta)
-
-
-def fastest(model: Composer | NumpyComposer, sample: SampleSettings) -> Composer | NumpyComposer:
-    """A network as it composes fastest: on the CPU in NumPy, with weights of one byte if they are asked for."""
-    if isinstance(model, NumpyComposer) or model.device.type != "cpu":
-        return model
-    network = in_numpy(model)
-    if sample.precision == "int8":
-        from emogen.int8 import shrink
-
-        shrink(network)
-    return network
-
-
-def in_numpy(model: Composer) -> NumpyComposer:
-    """A network on the CPU, with the same weights."""
-    return NumpyComposer(model.settings, {name: weight.numpy() for name, weight in model.state_dict().items()})
 
 
 def weights(wish: Wish) -> npt.NDArray[np.float32]:

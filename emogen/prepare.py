@@ -8,19 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import multiprocessing
 import os
 import re
 import shutil
-import signal
-import sys
-import threading
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -40,12 +33,10 @@ from emogen.settings import DataSettings
 from emogen.sources import Found, Source, find, opened
 from emogen.split import count, group_songs, name_emotions, official_only, split_officially, split_songs
 from emogen.tokens import COLUMN, VELOCITY
+from emogen.workers import pool
 
 CHUNK_FILES = 32
 """Fewest files that a worker reads at a time; so many or fewer are read without workers."""
-
-START_METHOD = "fork" if sys.platform == "linux" else "spawn"
-"""How workers start: a fork is there at once, but is unsafe or absent elsewhere than on Linux."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,30 +187,9 @@ def _encode_all(encode: Callable[[list[str]], list[Encoded]], found: Source, wor
         for chunk in chunks:
             yield from encode(chunk)
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context(START_METHOD), initializer=_start_worker)
-    try:
-        with warnings.catch_warnings():  # of forking beside other libraries' threads: workers touch none of their locks
-            warnings.simplefilter("ignore", DeprecationWarning)
-            results = pool.map(encode, chunks)
-        for chunk_results in results:
+    with pool(workers, "try again with --workers 1") as processes:
+        for chunk_results in processes.map(encode, chunks):
             yield from chunk_results
-    except BrokenProcessPool:
-        hint = "try again with --workers 1"
-        raise EmogenError("a process that reads files was ended from outside (out of memory?)", hint) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """Let a worker end quietly with Ctrl-C, and with its parent, however that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
 
 
 @dataclass(frozen=True, slots=True)

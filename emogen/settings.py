@@ -220,8 +220,8 @@ class SampleSettings(Section):
     precision: Literal["float32", "int8"] = "float32"
     """Weights; with int8 a CPU composes few pieces (up to 4) of a base model twice as fast, but not the same ones."""
 
-    threads: int = Field(default=1, ge=0, le=1024)
-    """CPU threads (0: one fewer than the cores, at most 3). A note is little work: more pay with a base model only."""
+    threads: int = Field(default=0, ge=0, le=1024)
+    """CPU cores (0: one for a few pieces; for more, one fewer than there are, at most 3)."""
 
 
 class Settings(Section):

@@ -18,8 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import emogen
-from emogen import __version__, checkpoint
-from emogen import generate as generation
+from emogen import __version__, checkpoint, many, networks
 from emogen.cli.console import console
 from emogen.emotion import EMOTIONS
 from emogen.generate import Wish
@@ -45,7 +44,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """More only wait for each other in a network this small."""
-    monkeypatch.setattr(generation, "default_threads", lambda: 1)
+    for module in (networks, many):
+        monkeypatch.setattr(module, "default_threads", lambda: 1)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def wishes_of(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Wish], dict[st
         tell(sum(wish.seconds for wish in wishes))
         return [Piece.of([0], [60], [64], [wish.seconds * 1000]) for wish in wishes]
 
-    monkeypatch.setattr(generation, "generate", listen)
+    monkeypatch.setattr(many, "generate", listen)
     return asked
 
 
@@ -226,14 +226,14 @@ def test_a_key_is_a_tonic_and_a_mode(
     assert [(wish.tonic, wish.pins) for wish in wishes] == [(tonic, {"mode": mode})]
 
 
-@pytest.mark.parametrize(("flags", "threads"), [(("--threads", "2"), 2), ((), 1), (("--threads", "0"), 3)])
+@pytest.mark.parametrize(("flags", "threads"), [(("--threads", "2"), 2), ((), 1), (("--threads", "0"), 1)])
 def test_threads_are_those_set_or_the_default(
     flags: tuple[str, ...], threads: int, runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wishes_of(monkeypatch)
     told: list[int] = []
-    monkeypatch.setattr(generation, "default_threads", lambda: 3)
-    monkeypatch.setattr(generation, "threadpool_limits", lambda limits, user_api: told.append(limits))
+    monkeypatch.setattr(networks, "default_threads", lambda: 3)
+    monkeypatch.setattr(networks, "threadpool_limits", lambda limits, user_api: told.append(limits))
     assert run(*FIVE_S, *flags)[0] == 0
     assert told == [threads]
 
@@ -242,7 +242,7 @@ def test_many_pieces_are_composed_some_at_a_time_and_written_as_they_come(
     runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = wishes_of(monkeypatch)
-    monkeypatch.setattr(generation, "AT_ONCE", 2)
+    monkeypatch.setattr(many, "AT_ONCE", 2)
     written_before: list[int] = []
     listen = generation.generate
 
@@ -250,7 +250,7 @@ def test_many_pieces_are_composed_some_at_a_time_and_written_as_they_come(
         written_before.append(len(here()))
         return listen(*arguments)
 
-    monkeypatch.setattr(generation, "generate", watched)
+    monkeypatch.setattr(many, "generate", watched)
     assert run("generate", "-e", "happy", "-n", "5", "--seed", "0")[0] == 0
     assert [[wish.seed for wish in wishes] for wishes, _ in asked] == [[0, 1], [2, 3], [4]]
     assert written_before == [0, 2, 4]
@@ -527,7 +527,7 @@ def test_running_out_of_memory_is_said_in_words(runs: Path, run: Run, monkeypatc
     def hungry(*_: Any) -> list[Piece]:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr(generation, "generate", hungry)
+    monkeypatch.setattr(many, "generate", hungry)
     code, _, err = run(*FIVE_S)
     assert code == 1
     assert "error: out of memory on cpu\n" in err

@@ -118,7 +118,7 @@ def test_pieces_come_in_the_order_of_the_wishes_however_many_at_once(monkeypatch
     model = tiny.composer()
     told: list[float] = []
     wishes = [Wish({"sad": 1.0}, 5.0 + number, number, {}) for number in range(3)]
-    monkeypatch.setattr("emogen.generate.AT_ONCE", 2)
+    monkeypatch.setattr("emogen.many.AT_ONCE", 2)
     pieces = composed(model, PLANS, wishes, SampleSettings(), told.append)
     assert [piece.end_ms for piece in pieces] == [5000, 6000, 7000]
     assert 0 < told[0] < told[-1] <= 1

@@ -37,6 +37,7 @@ from emogen.generate import (
 )
 from emogen.model import Composer
 from emogen.musicality import TONICS, key_fit, silences_ms, unit
+from emogen.networks import in_numpy
 from emogen.notes import HIGHEST_KEY, LOWEST_KEY, Ints, Piece
 from emogen.numpy_model import NumpyReader
 from emogen.plan import ENTRIES, HARMONY, measure
@@ -204,7 +205,7 @@ def test_no_guidance_at_all_follows_neither_emotion_nor_plan(model: Composer) ->
 
 def seen_by(model: Composer, drafts: Drafts, guided: bool) -> npt.NDArray[np.float32]:
     """What a network makes of all notes of the drafts."""
-    reader = generation.in_numpy(model).reader(len(drafts) * (1 + guided))
+    reader = in_numpy(model).reader(len(drafts) * (1 + guided))
     generation.read(reader, drafts, drafts.length, guided)
     return reader.h
 
@@ -255,7 +256,7 @@ def test_a_piece_begins_with_its_opening_and_goes_on(
 
 
 def test_what_is_drawn_lies_within_the_rules_of_keyboard_and_clock(model: Composer) -> None:
-    network, drafts = generation.in_numpy(model), Drafts([wish(3, seed) for seed in range(200)], PLANS, NOTHING)
+    network, drafts = in_numpy(model), Drafts([wish(3, seed) for seed in range(200)], PLANS, NOTHING)
     for _ in range(12):
         drafts.renew_plans()
         reader = network.reader(len(drafts))

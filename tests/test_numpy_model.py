@@ -18,8 +18,9 @@ from emogen import checkpoint
 from emogen import generate as generation
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
-from emogen.generate import Wish, generate, in_numpy, open_model, open_to_compose
+from emogen.generate import Wish, generate
 from emogen.model import Composer, Reader
+from emogen.networks import in_numpy, open_model, open_to_compose
 from emogen.notes import Piece
 from emogen.numpy_model import READ_AT_ONCE, NumpyComposer, NumpyReader, gelu
 from emogen.plan import ENTRIES

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import os
 import signal
 import struct
@@ -148,7 +149,7 @@ def test_workers_also_start_where_forking_is_not_possible(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = dataset(tmp_path / "made", songs=40)
-    monkeypatch.setattr("emogen.prepare.START_METHOD", "spawn")
+    monkeypatch.setattr("emogen.workers.CONTEXT", multiprocessing.get_context("spawn"))
     report = prepare(source, home, DataSettings(workers=2))
     assert report.manifest.counts[-1]["clips"] == 80
 
@@ -635,7 +636,7 @@ def test_a_worker_that_is_killed_is_an_error_and_not_a_hang(tmp_path: Path, home
     process.stdout.readline()
     os.kill(_children(process.pid)[0], signal.SIGKILL)
     _, errors = process.communicate(timeout=20)
-    assert "EmogenError: a process that reads files was ended" in errors
+    assert "EmogenError: a working process was ended from outside" in errors
     assert everything(home) == []
 
 

@@ -63,7 +63,7 @@ def evaluate(
     if not {prepared.manifest.fingerprint} <= trained_on or ear.dataset != prepared.manifest.fingerprint:
         console.print("careful: the model or the ear was fitted on other splits, and may have heard these test songs")
     from emogen.evaluate import evaluate as measure  # imports torch: everything cheap is checked by now
-    from emogen.generate import open_model
+    from emogen.networks import open_model
 
     model = open_model(path, meta, settings.sample)
     bar = Progress(

@@ -210,7 +210,8 @@ def compose(
     path: Path, meta: Meta, plans: PlanTable, wishes: list[Wish], settings: Settings, opening: Tokens | None
 ) -> Iterator[Piece]:  # six: the checkpoint in three parts, what is wished, how to draw, what to begin with
     """The pieces, some at a time, with a bar on a terminal."""
-    from emogen.generate import generate_all, open_to_compose
+    from emogen.many import generate_all
+    from emogen.networks import open_to_compose
 
     model = open_to_compose(path, meta, settings.sample)
     bar = Progress(

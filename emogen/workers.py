@@ -1,0 +1,54 @@
+"""Processes that work for one: they end quietly with Ctrl-C, and with the process that started them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any
+
+from emogen.errors import EmogenError
+
+CONTEXT: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+"""How workers start: a fork is there at once, but is unsafe or absent elsewhere than on Linux."""
+
+
+@contextmanager
+def pool(
+    workers: int, hint: str, start: Callable[..., None] | None = None, given: tuple[Any, ...] = ()
+) -> Iterator[ProcessPoolExecutor]:
+    """Processes that take calls, each after ``start(*given)``.
+
+    Raises:
+        EmogenError: one was ended from outside; ``hint`` says what to do then.
+    """
+    processes = ProcessPoolExecutor(workers, CONTEXT, _start, (start, given))
+    try:
+        with warnings.catch_warnings():  # of forking beside other libraries' threads: workers touch none of their locks
+            warnings.simplefilter("ignore", DeprecationWarning)
+            processes.submit(int)  # the first call starts them
+        yield processes
+    except BrokenProcessPool:
+        raise EmogenError("a working process was ended from outside (out of memory?)", hint) from None
+    finally:
+        processes.shutdown(cancel_futures=True)
+
+
+def _start(start: Callable[..., None] | None, given: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if start:
+        start(*given)
+
+
+def _end_with_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
