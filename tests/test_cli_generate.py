@@ -244,7 +244,7 @@ def test_many_pieces_are_composed_some_at_a_time_and_written_as_they_come(
     asked = wishes_of(monkeypatch)
     monkeypatch.setattr(many, "AT_ONCE", 2)
     written_before: list[int] = []
-    listen = generation.generate
+    listen = vars(many)["generate"]
 
     def watched(*arguments: Any) -> list[Piece]:
         written_before.append(len(here()))
