@@ -4,5 +4,6 @@ import os
 
 from emogen.cli import LIBRARY_ENVIRONMENT
 
-for _name, _value in LIBRARY_ENVIRONMENT.items():  # as the command does, before numpy and torch are imported
+# Before numpy and torch are imported, as the command does; but threads that wait spin, as the peers' do by themselves.
+for _name, _value in (LIBRARY_ENVIRONMENT | {"OMP_WAIT_POLICY": "ACTIVE"}).items():
     os.environ.setdefault(_name, _value)

@@ -29,7 +29,8 @@ from benchmarks.peers import Draw, LlamaCpp, OnnxRuntime, flat_tokens, gpt2, hug
 from emogen import checkpoint
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
-from emogen.generate import Wish, generate
+from emogen.generate import Wish
+from emogen.many import generate_all
 from emogen.model import Composer
 from emogen.networks import fastest, open_to_compose
 from emogen.settings import SIZES, ModelSettings, SampleSettings
@@ -94,7 +95,9 @@ class Subject:
         sample = self.samples[name]
         wishes = [Wish({EMOTIONS[seed % len(EMOTIONS)]: 1.0}, seconds, seed, {}) for seed in range(count)]
         with threadpool_limits(1 if sample.precision == "int8" else self.args.threads, user_api="blas"):
-            return sum(len(piece) for piece in generate(self.networks[sample.precision], self.plans, wishes, sample))
+            return sum(
+                len(piece) for piece in generate_all(self.networks[sample.precision], self.plans, wishes, sample)
+            )
 
     def composing(self, count: int, seconds: float, name: str = "emogen") -> tuple[Engine, int]:
         """An engine that composes so many pieces, and their notes; it has done so once, which warms it up."""
@@ -201,7 +204,7 @@ def command(subject: Subject, report: Report) -> None:
     except EmogenError as error:
         report.skip("the bundled voice", f"{error}; the random network stands in for it")
         voice = str(subject.path)
-    flags = ["--checkpoint", voice, "--threads", str(args.threads), "--out", "music", "--force"]
+    flags = ["--checkpoint", voice, "--out", "music", "--force"]
     words = [sys.executable, "-m", "emogen", "generate", "-e", "happy", "-s", f"{args.seconds:g}", "--seed", "1"]
     commands = {
         "import torch": [sys.executable, "-c", "import torch"],
@@ -220,7 +223,7 @@ def command(subject: Subject, report: Report) -> None:
         }
         for name, some in seconds.items()
     ]
-    title = f"{args.seconds:g} s of music, {Path(voice).name} voice, process start to file, threads {args.threads}"
+    title = f"{args.seconds:g} s of music, {Path(voice).name} voice, process start to file, threads as by default"
     report.table(title, rows)
 
 

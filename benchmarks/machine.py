@@ -182,7 +182,10 @@ def whole_command(words: Sequence[str], folder: Path) -> tuple[float, float]:
 
     A process's peak begins with that of the one it was forked from, so a small one stands between.
     """
-    environment = os.environ | {"PYTHONPATH": str(Path(emogen.__file__).parents[1])}
+    from emogen.cli import LIBRARY_ENVIRONMENT
+
+    environment = {name: value for name, value in os.environ.items() if name not in LIBRARY_ENVIRONMENT}
+    environment["PYTHONPATH"] = str(Path(emogen.__file__).parents[1])
     launch = [sys.executable, str(Path(__file__)), *words]
     done = subprocess.run(launch, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

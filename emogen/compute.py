@@ -6,12 +6,15 @@ torch is imported where it is asked: who composes on a CPU needs only to know ho
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 from emogen.errors import EmogenError
 
 if TYPE_CHECKING:
     import torch
+
+COMPILERS = ("g++", "clang++", "cl")
 
 
 def pick_device(name: str) -> torch.device:
@@ -35,6 +38,13 @@ def faster_in_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)  # emulated, as on a T4, it is slower
     abilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch 2.9 and later
     return device.type == "cpu" and bool(abilities.get("amx_bf16"))
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raise an error where torch.compile would need a C++ compiler and there is none."""
+    if device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
+        hint = f"install one of {', '.join(COMPILERS)}, or leave --compile out"
+        raise EmogenError("--compile needs a C++ compiler, and there is none", hint)
 
 
 def default_threads() -> int:

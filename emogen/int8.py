@@ -13,7 +13,7 @@ import torch
 from emogen.angles import Floats32
 from emogen.numpy_model import NumpyComposer
 
-MOST_ROWS = 8
+MOST_ROWS = 12
 """With more rows than that, float32 is faster."""
 LEAST_WEIGHTS = 32_768
 """Matrices of fewer weights are quickly read as they are."""

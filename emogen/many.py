@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import wait
 from functools import partial
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
@@ -47,8 +48,9 @@ def generate_all(
     """
     network = model if sample.best_of > 1 else fastest(model, sample)
     alone = not isinstance(network, NumpyComposer) or sample.precision == "int8"
-    workers = 1 if alone else min(sample.threads or default_threads(), -(-len(wishes) // FEWEST))
-    at_once = max(1, min(AT_ONCE // sample.best_of, -(-len(wishes) // workers)))
+    workers = 1 if alone else max(1, min(sample.threads or default_threads(), ceil(len(wishes) / FEWEST)))
+    rounds = ceil(len(wishes) * sample.best_of / (AT_ONCE * workers))
+    at_once = max(1, ceil(len(wishes) / max(1, rounds * workers)))
     parts = [wishes[at : at + at_once] for at in range(0, len(wishes), at_once)]
     try:
         if workers == 1:

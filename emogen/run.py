@@ -27,8 +27,8 @@ from emogen.settings import Loaded, Settings, flag
 FREE_ON_RESUME = frozenset(
     f"train.{name}"
     for name in (
-        "epochs", "accumulate", "device", "threads", "patience", "checkpoint_every", "keep_periodic", "keep_best",
-        "save_every_s", "tensorboard",
+        "epochs", "accumulate", "device", "threads", "compile", "patience", "checkpoint_every", "keep_periodic",
+        "keep_best", "save_every_s", "tensorboard",
     )
 )  # fmt: skip
 """What a run may change when it goes on; every other option of model and train would make it another training."""

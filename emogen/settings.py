@@ -153,6 +153,9 @@ class TrainSettings(Section):
     threads: int = Field(default=0, ge=0, le=1024)
     """CPU threads (0: one fewer than the cores, at most 3, so that a busy neighbour does not stall every step)."""
 
+    compile: bool = False
+    """Compile the network first (up to a minute; on a CPU with a C++ compiler): steps are then 1.2 times as fast."""
+
     patience: int = Field(default=0, ge=0)
     """Stop after so many epochs without a better valid loss (0: never)."""
 
@@ -218,7 +221,7 @@ class SampleSettings(Section):
     """Where to compute; one piece at a time is fastest on the CPU."""
 
     precision: Literal["float32", "int8"] = "float32"
-    """Weights; with int8 a CPU composes few pieces (up to 4) of a base model twice as fast, but not the same ones."""
+    """Weights; with int8 a CPU composes few pieces (up to 6) of a base model twice as fast, but not the same ones."""
 
     threads: int = Field(default=0, ge=0, le=1024)
     """CPU cores (0: one for a few pieces; for more, one fewer than there are, at most 3)."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from emogen import __version__, checkpoint, tokens
 from emogen.batches import Batch, Batches, plan_table
 from emogen.checkpoint import DatasetFacts, EpochLoss, Meta
-from emogen.compute import default_threads, faster_in_bf16, is_out_of_memory, pick_device
+from emogen.compute import check_compiler, default_threads, faster_in_bf16, is_out_of_memory, pick_device
 from emogen.corpus import SPLITS, Corpus
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
@@ -64,6 +64,9 @@ class Trainer:
             scale = checkpoint.plans_of(init, begun, older=True)
             checkpoint.load_into(self.model, init)
         self.model.to(self.device)
+        if s.compile:
+            check_compiler(self.device)
+            self.model.compile(dynamic=True)  # one for windows of all lengths
         self.optimizer = make_optimizer(self.model, s)
         self.progress = Progress()
         self.plans = plan_table(corpus, settings.model.context_notes, s.seed, scale)

@@ -5,13 +5,22 @@ import os
 import pytest
 import torch
 
-from emogen.compute import default_threads, faster_in_bf16, is_out_of_memory, pick_device
+from emogen.compute import check_compiler, default_threads, faster_in_bf16, is_out_of_memory, pick_device
 from emogen.errors import EmogenError
 
 
 def only_there(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in names)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in names)
+
+
+def test_compiling_on_a_cpu_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", {"clang++": "/usr/bin/clang++"}.get)
+    check_compiler(torch.device("cpu"))
+    monkeypatch.setattr("shutil.which", {}.get)
+    check_compiler(torch.device("cuda"))
+    with pytest.raises(EmogenError, match="needs a C\\+\\+ compiler"):
+        check_compiler(torch.device("cpu"))
 
 
 def test_auto_takes_cuda_then_mps_then_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ def test_several_processes_make_the_pieces_that_one_makes(
     assert told[-1] == sum(wished.seconds for wished in wishes)
 
 
-@pytest.mark.parametrize(("pieces", "threads", "processes"), [(2, 4, 0), (3, 4, 2), (12, 4, 4), (12, 1, 0)])
+@pytest.mark.parametrize(("pieces", "threads", "processes"), [(2, 4, 0), (3, 4, 2), (13, 4, 4), (12, 1, 0), (0, 4, 0)])
 def test_processes_are_started_where_there_are_pieces_enough_for_them(
     pieces: int, threads: int, processes: int, model: Composer, few_pieces_a_process: None,
     monkeypatch: pytest.MonkeyPatch,

@@ -127,7 +127,7 @@ def test_other_sections_are_those_of_today() -> None:
 @pytest.mark.parametrize("option", sorted(FREE_ON_RESUME))
 def test_these_flags_may_change_when_a_run_goes_on(option: str) -> None:
     name = option.removeprefix("train.")
-    value = {"device": "cpu", "tensorboard": True, "save_every_s": 2.5}.get(name, 17)
+    value = {"device": "cpu", "tensorboard": True, "compile": True, "save_every_s": 2.5}.get(name, 17)
     found = agreed({"train": {name: value}}, begun())
     assert getattr(found.train, name) == value
     assert found.train == TrainSettings.model_validate(begun().train | {name: value}), "nothing else has changed"

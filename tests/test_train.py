@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from torch import Tensor
 from emogen import __version__, checkpoint, tokens, train
 from emogen.batches import Batch, Batches
 from emogen.checkpoint import EpochLoss, load_trainer, load_weights, read_meta, resumable
+from emogen.compute import COMPILERS
 from emogen.corpus import Corpus
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
@@ -294,6 +296,20 @@ def test_bf16_is_only_used_where_it_is_asked_for(tmp_path: Path) -> None:
     assert one.dtype == other.dtype == torch.float32
     assert not torch.equal(one, other)
     torch.testing.assert_close(one, other, rtol=0.02, atol=0.0)
+
+
+@pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="there is no C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_a_compiled_network_learns_the_same(tmp_path: Path) -> None:
+    plain, compiled = (new_trainer(tmp_path, dropout=0.0, compile=compile) for compile in (False, True))
+    assert compiled.model._compiled_call_impl is not None
+    for number in range(2):  # of different lengths
+        batch = plain.train.batch(0, number)
+        (nats, notes), (found, found_notes) = plain.step(batch, Notebook()), compiled.step(batch, Notebook())
+        assert found == pytest.approx(nats, rel=1e-5)
+        assert found_notes == notes
+    for name, weight in plain.model.state_dict().items():
+        torch.testing.assert_close(compiled.model.state_dict()[name], weight, rtol=1e-3, atol=1e-5)
 
 
 # ---- evaluation
