@@ -385,7 +385,7 @@ def load_numpy(path: Path, meta: Meta) -> NumpyComposer:
     weights = load_arrays(path)
     try:
         return NumpyComposer(meta.model, weights)
-    except (LookupError, ValueError):
+    except (LookupError, TypeError, ValueError):
         raise EmogenError(f"the weights of {path} {NO_FIT}", TOO_OLD) from None
 
 

@@ -41,7 +41,9 @@ class ByteMatrix:
 
 
 def shrink(network: NumpyComposer) -> None:
-    """Give the larger matrices of a network's blocks weights of one byte too, in place."""
+    """Give the larger matrices of a network weights of one byte too, in place."""
+    network.gains = shrunk(network.gains[0]), network.gains[1]
+    network.heads = [((shrunk(mix), bias), logits) for (mix, bias), logits in network.heads]
     network.blocks = [(shrunk(qkv), shrunk(out), shrunk(up), shrunk(down)) for qkv, out, up, down in network.blocks]
 
 

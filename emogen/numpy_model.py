@@ -24,6 +24,8 @@ from emogen.plan import ENTRIES
 from emogen.settings import ModelSettings
 from emogen.tokens import COLUMN, SHIFT_MS, SIZES, Tokens
 
+Layer = tuple[Any, Floats32]
+"""What rows are multiplied with, an array (inputs, outputs) or see ``int8``, and a bias (outputs,)."""
 READ_AT_ONCE = 32
 """Notes of each piece that are read at once, so that the scores of their attention take little memory."""
 
@@ -65,7 +67,7 @@ class NumpyComposer:
         self.gains = gains * width**0.5, (1 + bias) * width**0.5
         pairs = np.arange(self.head_width).reshape(2, -1).T.ravel()  # 0, W/2, 1, W/2 + 1, ...
         self.blocks: list[tuple[Any, Any, Any, Any]] = []
-        """Of each layer what rows are multiplied with for qkv, out, up, down: arrays, or see ``int8``."""
+        """Of each layer what rows are multiplied with for qkv, out, up, down, as in a ``Layer``."""
         for number in range(settings.n_layers):
             name = f"blocks.{number}"
             qkv = take(f"{name}.qkv.weight", 3 * width, width).reshape(3, heads, self.head_width, width).copy()
@@ -94,7 +96,7 @@ class NumpyComposer:
         return NumpyReader(self, rows)
 
     def condition(self, emotion: Floats32, plan: Floats32, remaining_s: Floats32) -> Floats32:
-        """c (B, T, C) of emotion weights (B, E), plan (B, P; NaN: unknown), time (B, T); see ``model``."""
+        """c (B, T, C) of emotion weights (B, E), plan (B, P; NaN: unknown) and time (B, T), which is always known."""
         known = ~np.isnan(plan)
         told = np.concatenate([np.where(known, plan, 0), known], axis=1, dtype=np.float32)
         fixed = emotion @ self.emotion + told @ self.plan
@@ -105,10 +107,6 @@ class NumpyComposer:
         )
         c = fixed[:, None] + affine(waves, self.remaining)
         return 0.5 * c * (1 + np.tanh(0.5 * c))  # SiLU
-
-
-Layer = tuple[Floats32, Floats32]
-"""A matrix (inputs, outputs) and a bias (outputs,)."""
 
 
 class NumpyReader:
@@ -151,6 +149,7 @@ class NumpyReader:
             self._read(notes[:, some], self.network.condition(emotion, plan, remaining_s[:, some]))
 
     def _read(self, notes: Tokens, condition: Floats32) -> None:
+        """As ``model.Composer.forward`` with a cache."""
         net, (rows, length, _) = self.network, notes.shape
         start, stop = self.length, self.length + length
         self.length = stop

@@ -56,16 +56,22 @@ def test_outputs_without_weights_stay_without() -> None:
     assert not (random(2, 256) @ ByteMatrix(np.zeros((256, 160), np.float32))).any()
 
 
+def network(width: int) -> NumpyComposer:
+    return networks.in_numpy(tiny.composer(ModelSettings(size="tiny", d_model=width, n_layers=2, n_heads=2)))
+
+
 def test_matrices_are_shrunk_that_are_large_and_of_whole_strides() -> None:
-    narrow, wide = (
-        networks.in_numpy(tiny.composer(ModelSettings(size="tiny", d_model=width, n_layers=2, n_heads=2)))
-        for width in (80, 96)
-    )
-    for network in (narrow, wide, wide):  # what is small already stays as it is
-        shrink(network)
+    narrow, wide = network(80), network(96)
+    for one in (narrow, wide, wide):  # what is small already stays as it is
+        shrink(one)
     for block in narrow.blocks:  # 80 x 240, 80 x 80, 80 x 480, 480 x 80
         assert [type(matrix) for matrix in block] == [np.ndarray, np.ndarray, ByteMatrix, ByteMatrix]
     assert isinstance(wide.blocks[1][3].exact, np.ndarray)
+    assert isinstance(wide.gains[0], np.ndarray)  # 64 x 480
+    larger = network(256)
+    shrink(larger)
+    assert isinstance(larger.gains[0], ByteMatrix)
+    assert [(type(mix[0]), type(logits[0])) for mix, logits in larger.heads] == [(ByteMatrix, np.ndarray)] * 4
     odd = random(1000, 90)
     assert int8.shrunk(odd) is odd
 

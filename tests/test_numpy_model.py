@@ -150,6 +150,7 @@ def without(name: str) -> Callable[[dict[str, npt.NDArray[np.float32]]], object]
         lambda weights: weights.update({"seen.1.weight": weights["seen.1.weight"][:-9]}),
         lambda weights: weights.update({"plan.weight": weights["plan.weight"][:, :-4]}),
         lambda weights: weights.update({"logits.2.bias": weights["logits.2.bias"][:1]}),
+        lambda weights: weights.update({"enter.weight": np.float32(1).reshape(())}),
     ],
 )
 def test_weights_of_another_network_are_refused(
