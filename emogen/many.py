@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import wait
 from functools import partial
 from math import ceil
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 FEWEST = 4
 """Pieces for which it pays to start a process."""
+LOOK_EVERY_S = 0.05
+"""How often it is looked how far the processes are."""
 AT_ONCE = 32
 """Pieces to compose as one batch: each takes memory (13 MB with a base model, twice that with guidance)."""
 
@@ -81,7 +83,8 @@ def _in_processes(
         try:
             while composing:
                 part = composing.popleft()
-                while wait([part], timeout=0.1).not_done:
+                while not part.done():
+                    sleep(LOOK_EVERY_S)  # not part.result(timeout): Ctrl-C may break the lock that it waits with
                     tell(sum(told[:-1]))
                 tell(sum(told[:-1]))
                 yield from part.result()

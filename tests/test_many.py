@@ -113,7 +113,8 @@ def test_who_wants_no_more_pieces_does_not_wait_for_them(
 
 def test_a_process_that_is_killed_is_an_error_and_not_a_hang(model: Composer, few_pieces_a_process: None) -> None:
     def kill(_: float) -> None:
-        multiprocessing.active_children()[0].kill()
+        for child in multiprocessing.active_children()[:1]:
+            child.kill()
 
     wishes = [wish(60, seed) for seed in range(4)]
     with pytest.raises(EmogenError, match="ended from outside"):
