@@ -83,3 +83,9 @@ def corpus_of(
         np.broadcast_to(np.asarray(split, dtype=np.int8), number).copy(),
         names,
     )
+
+
+def is_same(a: Piece, b: Piece) -> bool:
+    """Whether two pieces have the same notes."""
+    columns = ("onset_ms", "pitch", "velocity", "duration_ms")
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in columns)

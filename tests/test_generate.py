@@ -44,7 +44,7 @@ from emogen.plan import ENTRIES, HARMONY, measure
 from emogen.settings import SampleSettings
 from emogen.tokens import COLUMN, DURATION_MS, FAMILIES, NO_NOTE, SHIFT_MS, SIZES, SPREAD_MS, Tokens, decode, encode
 from tests import tiny
-from tests.music import random_piece
+from tests.music import is_same, random_piece
 
 PLANS = tiny.plans()
 OWN = slice(0, HARMONY.start)
@@ -77,11 +77,6 @@ def make(model: Composer, *wishes: Wish, opening: Tokens | None = None, **sample
 def rules(**given: float) -> SampleSettings:
     """Nothing but the rules given."""
     return AS_LEARNT.model_copy(update=given)
-
-
-def is_same(a: Piece, b: Piece) -> bool:
-    columns = ("onset_ms", "pitch", "velocity", "duration_ms")
-    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in columns)
 
 
 def wanting(**slopes: float) -> Composer:

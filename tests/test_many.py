@@ -6,7 +6,6 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -19,7 +18,7 @@ from emogen.notes import Piece
 from emogen.settings import SampleSettings
 from emogen.tokens import COLUMN, encode
 from tests import tiny
-from tests.music import random_piece
+from tests.music import is_same, random_piece
 
 PLANS = tiny.plans()
 SAMPLE = SampleSettings(guidance=1, top_p=0.9)
@@ -32,11 +31,6 @@ def model() -> Composer:
 
 def wish(seconds: float, seed: int) -> Wish:
     return Wish({"happy": 1.0}, seconds, seed, {})
-
-
-def is_same(a: Piece, b: Piece) -> bool:
-    columns = ("onset_ms", "pitch", "velocity", "duration_ms")
-    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in columns)
 
 
 @pytest.fixture
@@ -80,6 +74,22 @@ def test_processes_are_started_where_there_are_pieces_enough_for_them(
     wishes = [wish(1, seed) for seed in range(pieces)]
     assert len(list(generate_all(model, PLANS, wishes, sample))) == pieces
     assert started == [processes] * bool(processes)
+
+
+@pytest.mark.parametrize(("pieces", "best_of"), [(5, 20), (7, 10), (40, 1), (3, 64), (33, 3)])
+def test_no_batch_has_more_candidates_than_are_composed_at_once(
+    pieces: int, best_of: int, model: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+
+    def count(model: object, plans: object, wishes: list[Wish], *_: object) -> list[Piece]:
+        batches.append(len(wishes))
+        return [Piece.of([0], [60], [64], [100])] * len(wishes)
+
+    monkeypatch.setattr(many, "generate", count)
+    sample = SAMPLE.model_copy(update={"best_of": best_of, "threads": 1})
+    assert len(list(generate_all(model, PLANS, [wish(5, seed) for seed in range(pieces)], sample))) == pieces
+    assert max(batches) <= max(1, many.AT_ONCE // best_of)
 
 
 def test_what_goes_wrong_in_a_process_is_told(few_pieces_a_process: None) -> None:
