@@ -1,0 +1,36 @@
+"""What a refactor must not change: the bytes of one piece (less its manifest), and the losses of twenty steps, recorded once.
+
+A change that is meant to alter either records it afresh in a commit of its own that says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from emogen.midi import midi_bytes, read_piece
+from tests.conftest import Run
+from tests.training import Notebook, new_trainer
+
+PIECE = "cfda8b57199fddda2c947a60108f7b74fb19d794b81eb025338b8fd4d2041eca"
+LOSSES = (
+    17.60699, 17.55694, 17.63483, 17.64512, 17.63183, 17.63059, 17.61778, 17.81586, 17.56776, 17.53296,
+    17.53632, 17.53067, 17.95371, 17.64351, 17.39124, 17.4917, 17.4307, 17.40236, 17.35913, 17.32933,
+)  # fmt: skip
+
+
+def test_the_same_seed_still_gives_the_same_bytes(run: Run) -> None:
+    arguments = ("--emotion", "sad", "--seconds", "10", "--seed", "7", "--checkpoint", "default", "--out", "piece.mid")
+    code, _, err = run("generate", *arguments)
+    assert not code, err
+    assert hashlib.sha256(midi_bytes(read_piece(Path("piece.mid")))).hexdigest() == PIECE
+
+
+def test_twenty_steps_still_have_the_same_losses(tmp_path: Path) -> None:
+    notebook = Notebook()
+    trainer = new_trainer(tmp_path, epochs=10)
+    assert trainer.learn(notebook)
+    losses = [loss for *_, loss, _, _ in notebook.steps][:20]
+    assert losses == pytest.approx(LOSSES, abs=2e-4)
