@@ -19,13 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from emogen.checkpoint import EpochLoss
-from emogen.corpus import open_corpus
-from emogen.model import Composer, scaled_norm, turns
-from emogen.run import Run
+from emogen.data.corpus import open_corpus
+from emogen.model.checkpoint import EpochLoss
+from emogen.model.network import Composer, scaled_norm, turns
+from emogen.music.tokens import COLUMN, NO_NOTE
 from emogen.settings import load
-from emogen.tokens import COLUMN, NO_NOTE
-from emogen.train import Trainer, make_optimizer
+from emogen.training.run import Run
+from emogen.training.trainer import Trainer, make_optimizer
 
 
 class Flat(Composer):

@@ -26,15 +26,15 @@ from torch import nn
 from benchmarks import machine
 from benchmarks.machine import Engine, Report, in_turns, timed, times_faster
 from benchmarks.peers import Draw, LlamaCpp, OnnxRuntime, flat_tokens, gpt2, hugging_face
-from emogen import checkpoint
+from emogen.composing.generate import Wish
+from emogen.composing.parallel import generate_all
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
-from emogen.generate import Wish
-from emogen.many import generate_all
-from emogen.model import Composer
-from emogen.networks import fastest, open_to_compose
+from emogen.model import checkpoint
+from emogen.model.network import Composer
+from emogen.model.opening import fastest, open_to_compose
+from emogen.music.tokens import COLUMN, SHIFT_MS
 from emogen.settings import SIZES, ModelSettings, SampleSettings
-from emogen.tokens import COLUMN, SHIFT_MS
 from tests import tiny
 
 NOTES_A_S = 350 / 30

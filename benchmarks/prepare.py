@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks import machine
 from benchmarks.machine import Report, commands_in_turns, compared, whole_command
-from emogen.corpus import open_corpus
+from emogen.data.corpus import open_corpus
 from tests.midi_files import note, track
 
 TICKS_A_S = 768

@@ -16,12 +16,22 @@ from typing import Any
 
 import numpy as np
 
-from emogen import checkpoint
-from emogen.copies import Memory
-from emogen.corpus import open_corpus
-from emogen.ear import BUNDLED, Ear
-from emogen.evaluate import breakage, coherence, composed, heard, labelled, music, obedience, planned_wishes, variety
-from emogen.networks import open_model
+from emogen.data.corpus import open_corpus
+from emogen.data.shared_runs import Memory
+from emogen.ear.fitted import BUNDLED, Ear
+from emogen.evaluation.evaluate import (
+    breakage,
+    coherence,
+    composed,
+    heard,
+    labelled,
+    music,
+    obedience,
+    planned_wishes,
+    variety,
+)
+from emogen.model import checkpoint
+from emogen.model.opening import open_model
 from emogen.settings import SampleSettings, load
 
 SEED = 1_000_000

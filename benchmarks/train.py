@@ -23,18 +23,18 @@ import torch
 from benchmarks import machine
 from benchmarks.machine import Engine, Report, in_turns, timed
 from benchmarks.peers import VOCABULARY, gpt2, x_transformer
-from emogen.batches import Batch, Batches
-from emogen.checkpoint import EpochLoss
-from emogen.compute import default_threads
-from emogen.corpus import Corpus, open_corpus
+from emogen.data.batches import Batch, Batches
+from emogen.data.corpus import Corpus, open_corpus
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
-from emogen.plan import ENTRIES
-from emogen.run import Run
+from emogen.model.checkpoint import EpochLoss
+from emogen.music.plan import ENTRIES
+from emogen.music.tokens import SIZES
 from emogen.settings import SIZES as MODEL_SIZES
 from emogen.settings import ModelSettings, Settings, load
-from emogen.tokens import SIZES
-from emogen.train import Trainer, count_notes
+from emogen.system.devices import default_threads
+from emogen.training.run import Run
+from emogen.training.trainer import Trainer, count_notes
 from tests import training
 
 POSITIONS_A_NOTE = 4

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emogen.notes import Piece
+from emogen.music.notes import Piece
 
 Event = tuple[int, bytes]
 """A tick and the bytes that follow the delta time."""

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from emogen import tokens
-from emogen.corpus import Corpus, Manifest
-from emogen.notes import HIGHEST_KEY, LOWEST_KEY, Piece
-from emogen.tokens import CHORD_MS, SIZES, Tokens
+from emogen.data.corpus import Corpus, Manifest
+from emogen.music import tokens
+from emogen.music.notes import HIGHEST_KEY, LOWEST_KEY, Piece
+from emogen.music.tokens import CHORD_MS, SIZES, Tokens
 
 PLAN_MEAN = (1.5, 60.0, 62.0, 12.0, -1.0, 0.0, 1.7, 0.45, 12.0) + 12 * (0.0,)
 PLAN_SD = (0.5, 15.0, 5.0, 3.0, 0.6, 0.1, 0.3, 0.15, 2.5) + 12 * (0.3,)

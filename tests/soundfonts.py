@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emogen.soundfont import Gen
+from emogen.sound.soundfont import Gen
 
 RATE = 22_050
 PERIOD = 50

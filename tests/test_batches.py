@@ -11,14 +11,14 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from emogen import plan
-from emogen.batches import Batch, Batches, balance, cut, plan_table
-from emogen.corpus import Corpus
+from emogen.data.batches import Batch, Batches, balance, cut, plan_table
+from emogen.data.corpus import Corpus
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
-from emogen.plan import ENTRIES, PlanTable
+from emogen.music import plan
+from emogen.music.plan import ENTRIES, PlanTable
+from emogen.music.tokens import COLUMN, DURATION_MS, SHIFT_MS, SIZES, VELOCITY, Tokens
 from emogen.settings import TrainSettings
-from emogen.tokens import COLUMN, DURATION_MS, SHIFT_MS, SIZES, VELOCITY, Tokens
 from tests.music import PLAN_MEAN, PLAN_SD, corpus_of, random_tokens
 
 CONTEXT = 32

@@ -16,11 +16,11 @@ from benchmarks.machine import Report, compared, in_turns, times_faster
 from benchmarks.peers import flat_tokens, nucleus
 from benchmarks.prepare import replicate
 from benchmarks.train import full_batch, padding, train_flop
-from emogen.batches import Batches, plan_table
-from emogen.midi import read_piece
-from emogen.model import Composer
+from emogen.data.batches import Batches, plan_table
+from emogen.model.network import Composer
+from emogen.music.midi import read_piece
+from emogen.music.tokens import Tokens, encode
 from emogen.settings import ModelSettings, TrainSettings
-from emogen.tokens import Tokens, encode
 from tests.midi_files import dataset
 from tests.music import corpus_of, random_tokens
 

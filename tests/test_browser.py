@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emogen import listening, page
-from emogen.listening import Trial
-from emogen.notes import Piece
-from emogen.render import Sound, small_mp3
+from emogen.evaluation import listening
+from emogen.evaluation.listening import Trial
+from emogen.music.notes import Piece
+from emogen.sound import page
+from emogen.sound.render import Sound, small_mp3
 from tests.sounds import sine
 
 pytest.importorskip("soundfile", reason="soundfile makes the sound of the pages")

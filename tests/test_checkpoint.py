@@ -19,8 +19,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from emogen import checkpoint, tokens
-from emogen.checkpoint import (
+from emogen.errors import EmogenError, UsageError
+from emogen.model import checkpoint
+from emogen.model.checkpoint import (
     META,
     TRAINER,
     VOICE,
@@ -40,7 +41,7 @@ from emogen.checkpoint import (
     save,
     set_aside_after,
 )
-from emogen.errors import EmogenError, UsageError
+from emogen.music import tokens
 from tests import tiny
 
 MODEL = tiny.composer()

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from emogen.classifier import FARTHEST, Classifier, softmax
+from emogen.ear.classifier import FARTHEST, Classifier, softmax
 
 L2 = 0.01
 

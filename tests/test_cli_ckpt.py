@@ -13,9 +13,9 @@ import typer
 from safetensors.torch import save_file
 
 import emogen
-from emogen.checkpoint import META, WEIGHTS, Meta, all_in, found, load_weights, read_meta
 from emogen.cli.ckpt import _age, sparkline
-from emogen.run import Run as RunFolder
+from emogen.model.checkpoint import META, WEIGHTS, Meta, all_in, found, load_weights, read_meta
+from emogen.training.run import Run as RunFolder
 from tests.conftest import Run
 from tests.training import Notebook, new_trainer
 
@@ -102,7 +102,7 @@ def test_list_lets_pass_what_training_removes_meanwhile(ckpt: Run, monkeypatch: 
             shutil.rmtree(path, ignore_errors=True)
         return read(path)
 
-    monkeypatch.setattr("emogen.checkpoint.read_meta", read_too_late)
+    monkeypatch.setattr("emogen.model.checkpoint.read_meta", read_too_late)
     code, out, err = ckpt("list", "--json")
     assert (code, err, len(json.loads(out))) == (0, "", 8)
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emogen.ear import BUNDLED, Ear
-from emogen.midi import write_piece
-from emogen.prepare import prepare
+from emogen.data.prepare import prepare
+from emogen.ear.fitted import BUNDLED, Ear
+from emogen.music.midi import write_piece
+from emogen.music.tokens import decode, encode
 from emogen.settings import DataSettings
-from emogen.tokens import decode, encode
 from tests import tiny
 from tests.conftest import Run
 from tests.midi_files import dataset
@@ -32,7 +32,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluated(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """``emogen evaluate`` of a tiny network, with few and short pieces."""
     monkeypatch.setenv("EMOGEN_HOME", str(home))
-    monkeypatch.setattr("emogen.evaluate.LENGTHS_S", (10.0,))
+    monkeypatch.setattr("emogen.evaluation.evaluate.LENGTHS_S", (10.0,))
     tiny.save(Path("runs"))
     return lambda *arguments: run("evaluate", "--count", "2", "--seconds", "10", *arguments)
 

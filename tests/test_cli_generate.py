@@ -18,14 +18,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import emogen
-from emogen import __version__, checkpoint, many, networks
+from emogen import __version__
 from emogen.cli.console import console
+from emogen.composing import parallel
+from emogen.composing.generate import Wish
 from emogen.emotion import EMOTIONS
-from emogen.generate import Wish
-from emogen.midi import midi_bytes, read_piece, read_text
-from emogen.musicality import TONICS
-from emogen.notes import Piece
-from emogen.tokens import encode
+from emogen.model import checkpoint, opening
+from emogen.music.measures import TONICS
+from emogen.music.midi import midi_bytes, read_piece, read_text
+from emogen.music.notes import Piece
+from emogen.music.tokens import encode
 from tests import tiny
 from tests.conftest import Run
 from tests.midi_files import tune
@@ -44,7 +46,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """More only wait for each other in a network this small."""
-    for module in (networks, many):
+    for module in (opening, parallel):
         monkeypatch.setattr(module, "default_threads", lambda: 1)
 
 
@@ -73,7 +75,7 @@ def wishes_of(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Wish], dict[st
         tell(sum(wish.seconds for wish in wishes))
         return [Piece.of([0], [60], [64], [wish.seconds * 1000]) for wish in wishes]
 
-    monkeypatch.setattr(many, "generate", listen)
+    monkeypatch.setattr(parallel, "generate", listen)
     return asked
 
 
@@ -232,8 +234,8 @@ def test_threads_are_those_set_or_the_default(
 ) -> None:
     wishes_of(monkeypatch)
     told: list[int] = []
-    monkeypatch.setattr(networks, "default_threads", lambda: 3)
-    monkeypatch.setattr(networks, "threadpool_limits", lambda limits, user_api: told.append(limits))
+    monkeypatch.setattr(opening, "default_threads", lambda: 3)
+    monkeypatch.setattr(opening, "threadpool_limits", lambda limits, user_api: told.append(limits))
     assert run(*FIVE_S, *flags)[0] == 0
     assert told == [threads]
 
@@ -242,15 +244,15 @@ def test_many_pieces_are_composed_some_at_a_time_and_written_as_they_come(
     runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = wishes_of(monkeypatch)
-    monkeypatch.setattr(many, "AT_ONCE", 2)
+    monkeypatch.setattr(parallel, "AT_ONCE", 2)
     written_before: list[int] = []
-    listen = vars(many)["generate"]
+    listen = vars(parallel)["generate"]
 
     def watched(*arguments: Any) -> list[Piece]:
         written_before.append(len(here()))
         return listen(*arguments)
 
-    monkeypatch.setattr(many, "generate", watched)
+    monkeypatch.setattr(parallel, "generate", watched)
     assert run("generate", "-e", "happy", "-n", "5", "--seed", "0")[0] == 0
     assert [[wish.seed for wish in wishes] for wishes, _ in asked] == [[0, 1], [2, 3], [4]]
     assert written_before == [0, 2, 4]
@@ -527,7 +529,7 @@ def test_running_out_of_memory_is_said_in_words(runs: Path, run: Run, monkeypatc
     def hungry(*_: Any) -> list[Piece]:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr(many, "generate", hungry)
+    monkeypatch.setattr(parallel, "generate", hungry)
     code, _, err = run(*FIVE_S)
     assert code == 1
     assert "error: out of memory on cpu\n" in err
@@ -612,7 +614,7 @@ def test_sound_and_picture_are_written_beside_the_piece(runs: Path, run: Run) ->
 
 
 def test_a_sound_that_fails_costs_no_piece(runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from emogen import render
+    from emogen.sound import render
 
     def fail(*_: Any) -> None:
         assert len([name for name in here() if name.endswith(".mid")]) == 2  # all pieces are written by now

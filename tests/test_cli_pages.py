@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from emogen import page, render
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
-from emogen.notes import Piece
-from emogen.render import Floats, Sound
+from emogen.music.notes import Piece
+from emogen.sound import page, render
+from emogen.sound.render import Floats, Sound
 from tests import tiny
 from tests.conftest import Run
 from tests.sounds import sine

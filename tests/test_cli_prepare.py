@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from emogen import download, prepare, settings
+from emogen import settings
 from emogen.cli import main
-from emogen.corpus import open_corpus
+from emogen.data import download, prepare
+from emogen.data.corpus import open_corpus
 from tests.midi_files import dataset, tune, zip_of
 
 Run = Callable[..., tuple[int, str, str]]

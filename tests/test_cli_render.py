@@ -12,9 +12,9 @@ import pytest
 import soundfile
 from PIL import Image
 
-from emogen import render
-from emogen.midi import midi_bytes
-from emogen.notes import Piece
+from emogen.music.midi import midi_bytes
+from emogen.music.notes import Piece
+from emogen.sound import render
 from tests.conftest import Run
 from tests.midi_files import midi, note, track
 from tests.soundfonts import soundfont

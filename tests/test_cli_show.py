@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from emogen.cli.show import SHOWN
-from emogen.midi import midi_bytes
-from emogen.musicality import Measures, measure
-from emogen.notes import Piece
+from emogen.music.measures import Measures, measure
+from emogen.music.midi import midi_bytes
+from emogen.music.notes import Piece
 from tests.conftest import Run
 from tests.midi_files import midi, note, program, text, track
 

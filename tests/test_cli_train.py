@@ -21,15 +21,15 @@ from rich.console import Console
 from torch import Tensor
 
 import emogen
-from emogen import curves
-from emogen.checkpoint import META, TRAINER, WEIGHTS, found, load_trainer, load_weights, read_meta, resumable
 from emogen.cli import main
 from emogen.cli import train as screen
-from emogen.model import Composer
-from emogen.prepare import prepare
-from emogen.run import Run
+from emogen.data.prepare import prepare
+from emogen.model.checkpoint import META, TRAINER, WEIGHTS, found, load_trainer, load_weights, read_meta, resumable
+from emogen.model.network import Composer
 from emogen.settings import DataSettings, flag
-from emogen.train import Trainer
+from emogen.training import curves
+from emogen.training.run import Run
+from emogen.training.trainer import Trainer
 from tests.midi_files import dataset
 
 Command = Callable[..., tuple[int, str, str]]
@@ -573,7 +573,7 @@ def test_a_run_that_is_killed_again_and_again_comes_to_the_same_end(
 
     monkeypatch.setenv("PYTHONPATH", str(Path(emogen.__file__).parents[1]))
     processes = multiprocessing.get_context("forkserver")  # a process starts with PyTorch already imported
-    processes.set_forkserver_preload(["emogen.train", "emogen.cli.train", "torch._dynamo"])
+    processes.set_forkserver_preload(["emogen.training.trainer", "emogen.cli.train", "torch._dynamo"])
     folder, reached, kills = tmp_path / "runs" / "main" / "checkpoints", 0, 0
     rng = random.Random(0)
     for _ in range(7):

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from emogen import tokens
-from emogen.classifier import Classifier
-from emogen.coherence import KINDS, SLIP_MS, Coherence, auc, disturb, features, percentile
-from emogen.midi import read_piece
-from emogen.notes import HIGHEST_KEY, LOWEST_KEY, Piece
+from emogen.ear.classifier import Classifier
+from emogen.ear.coherence import KINDS, SLIP_MS, Coherence, auc, disturb, features, percentile
+from emogen.music import tokens
+from emogen.music.midi import read_piece
+from emogen.music.notes import HIGHEST_KEY, LOWEST_KEY, Piece
 from emogen.settings import TEST_DATA
 from tests.music import random_piece
 
@@ -317,7 +317,7 @@ def test_real_clips_are_told_from_disturbed_ones_and_the_less_the_harder(monkeyp
         assert score.aucs[kind] > 0.75
     shares = []
     for share in (0.02, 0.06, 0.25):
-        monkeypatch.setattr("emogen.coherence.DETUNED", share)
+        monkeypatch.setattr("emogen.ear.coherence.DETUNED", share)
         rng = np.random.default_rng(0)
         copies = score.score([disturb(clip, "detuned", rng) for clip in clips[half:]])
         shares.append(np.median(percentile(copies, real)))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from emogen.corpus import open_corpus
+from emogen.data.corpus import open_corpus
+from emogen.data.prepare import prepare
 from emogen.errors import EmogenError
-from emogen.prepare import prepare
 from emogen.settings import DataSettings
 from tests.midi_files import dataset
 

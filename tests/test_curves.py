@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emogen.curves import COLOURS, NAME, _step, draw, picture, read_log
+from emogen.training.curves import COLOURS, NAME, _step, draw, picture, read_log
 
 FAMILIES = ("shift", "pitch", "velocity", "duration")
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from emogen import download
-from emogen.download import fetch_emopia
+from emogen.data import download
+from emogen.data.download import fetch_emopia
+from emogen.data.sources import find
 from emogen.errors import EmogenError
-from emogen.sources import find
 from tests.midi_files import dataset, zip_of
 
 

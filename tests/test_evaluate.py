@@ -10,12 +10,13 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from emogen import plan
-from emogen.batches import Batches
-from emogen.corpus import Corpus
-from emogen.ear import Ear
+from emogen.composing.generate import Wish
+from emogen.data.batches import Batches
+from emogen.data.corpus import Corpus
+from emogen.ear.fitted import Ear
+from emogen.ear.judge import Scores
 from emogen.emotion import EMOTIONS
-from emogen.evaluate import (
+from emogen.evaluation.evaluate import (
     LENGTHS_S,
     MEASURES,
     Heard,
@@ -36,12 +37,11 @@ from emogen.evaluate import (
     steering,
     variety,
 )
-from emogen.generate import Wish
-from emogen.judge import Scores
-from emogen.notes import Piece
-from emogen.plan import ENTRIES, HARMONY
+from emogen.music import plan
+from emogen.music.notes import Piece
+from emogen.music.plan import ENTRIES, HARMONY
+from emogen.music.tokens import FAMILIES, decode, encode
 from emogen.settings import SampleSettings
-from emogen.tokens import FAMILIES, decode, encode
 from tests import tiny
 from tests.music import corpus_of, random_piece
 
@@ -118,7 +118,7 @@ def test_pieces_come_in_the_order_of_the_wishes_however_many_at_once(monkeypatch
     model = tiny.composer()
     told: list[float] = []
     wishes = [Wish({"sad": 1.0}, 5.0 + number, number, {}) for number in range(3)]
-    monkeypatch.setattr("emogen.many.AT_ONCE", 2)
+    monkeypatch.setattr("emogen.composing.parallel.AT_ONCE", 2)
     pieces = composed(model, PLANS, wishes, SampleSettings(), told.append)
     assert [piece.end_ms for piece in pieces] == [5000, 6000, 7000]
     assert 0 < told[0] < told[-1] <= 1

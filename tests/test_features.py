@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from emogen.features import NAMES, hear
-from emogen.notes import Piece
-from emogen.tokens import decode, encode
+from emogen.ear.features import NAMES, hear
+from emogen.music.notes import Piece
+from emogen.music.tokens import decode, encode
 from tests.music import random_piece
 
 REGISTER = ("pitch", "bass", "top", "octaves")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from emogen.files import remove, whole, write_text
+from emogen.system.files import remove, whole, write_text
 
 
 def content(folder: Path) -> list[str]:

@@ -10,10 +10,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from emogen import generate as generation
-from emogen.emotion import EMOTIONS
-from emogen.errors import EmogenError
-from emogen.generate import (
+from emogen.composing import generate as generation
+from emogen.composing.generate import (
     AS_LEARNT,
     BEGIN_MS,
     CORRECT_NOTES,
@@ -35,14 +33,27 @@ from emogen.generate import (
     fit,
     generate,
 )
-from emogen.model import Composer
-from emogen.musicality import TONICS, key_fit, silences_ms, unit
-from emogen.networks import in_numpy
-from emogen.notes import HIGHEST_KEY, LOWEST_KEY, Ints, Piece
-from emogen.numpy_model import NumpyReader
-from emogen.plan import ENTRIES, HARMONY, measure
+from emogen.emotion import EMOTIONS
+from emogen.errors import EmogenError
+from emogen.model.network import Composer
+from emogen.model.numpy_network import NumpyReader
+from emogen.model.opening import in_numpy
+from emogen.music.measures import TONICS, key_fit, silences_ms, unit
+from emogen.music.notes import HIGHEST_KEY, LOWEST_KEY, Ints, Piece
+from emogen.music.plan import ENTRIES, HARMONY, measure
+from emogen.music.tokens import (
+    COLUMN,
+    DURATION_MS,
+    FAMILIES,
+    NO_NOTE,
+    SHIFT_MS,
+    SIZES,
+    SPREAD_MS,
+    Tokens,
+    decode,
+    encode,
+)
 from emogen.settings import SampleSettings
-from emogen.tokens import COLUMN, DURATION_MS, FAMILIES, NO_NOTE, SHIFT_MS, SIZES, SPREAD_MS, Tokens, decode, encode
 from tests import tiny
 from tests.music import is_same, random_piece
 

@@ -1,4 +1,4 @@
-"""What a refactor must not change: the bytes of one piece (less its manifest), and the losses of twenty steps, recorded once.
+"""What a refactor must not change: the bytes of one piece (less its manifest), and the losses of twenty steps.
 
 A change that is meant to alter either records it afresh in a commit of its own that says so.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from emogen.midi import midi_bytes, read_piece
+from emogen.music.midi import midi_bytes, read_piece
 from tests.conftest import Run
 from tests.training import Notebook, new_trainer
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from emogen import checkpoint, int8, networks
-from emogen.angles import Floats32
+from emogen.composing.generate import Wish, generate
 from emogen.errors import EmogenError
-from emogen.generate import Wish, generate
-from emogen.int8 import MOST_ROWS, ByteMatrix, shrink
-from emogen.numpy_model import NumpyComposer
+from emogen.model import checkpoint, int8, opening
+from emogen.model.int8 import MOST_ROWS, ByteMatrix, shrink
+from emogen.model.numpy_network import NumpyComposer
+from emogen.model.rotary import Floats32
 from emogen.settings import ModelSettings, SampleSettings
 from tests import tiny
 
@@ -57,7 +57,7 @@ def test_outputs_without_weights_stay_without() -> None:
 
 
 def network(width: int) -> NumpyComposer:
-    return networks.in_numpy(tiny.composer(ModelSettings(size="tiny", d_model=width, n_layers=2, n_heads=2)))
+    return opening.in_numpy(tiny.composer(ModelSettings(size="tiny", d_model=width, n_layers=2, n_heads=2)))
 
 
 def test_matrices_are_shrunk_that_are_large_and_of_whole_strides() -> None:
@@ -81,8 +81,8 @@ def test_a_network_with_one_byte_weights_composes_and_the_same_seed_makes_the_sa
 ) -> None:
     monkeypatch.setattr(int8, "LEAST_WEIGHTS", 1)
     path = tiny.save(tmp_path)
-    network = networks.open_to_compose(path, checkpoint.read_meta(path), INT8)
-    quick = networks.fastest(network, INT8)
+    network = opening.open_to_compose(path, checkpoint.read_meta(path), INT8)
+    quick = opening.fastest(network, INT8)
     assert isinstance(quick, NumpyComposer)
     assert all(isinstance(matrix, ByteMatrix) for block in quick.blocks for matrix in block)
     wishes = [Wish({"happy": 1.0}, 5, seed, {}) for seed in range(3)]
@@ -99,18 +99,18 @@ def test_only_one_of_two_pools_of_threads_is_used(
     asked: int, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[tuple[str, int]] = []
-    monkeypatch.setattr(networks, "default_threads", lambda: 3)
-    monkeypatch.setattr(networks, "threadpool_limits", lambda limits, user_api: told.append((user_api, limits)))
+    monkeypatch.setattr(opening, "default_threads", lambda: 3)
+    monkeypatch.setattr(opening, "threadpool_limits", lambda limits, user_api: told.append((user_api, limits)))
     monkeypatch.setattr(torch, "set_num_threads", lambda number: told.append(("torch", number)))
     path = tiny.save(tmp_path)
-    networks.open_to_compose(path, checkpoint.read_meta(path), INT8.model_copy(update={"threads": asked}))
+    opening.open_to_compose(path, checkpoint.read_meta(path), INT8.model_copy(update={"threads": asked}))
     assert told == [("torch", threads), ("blas", 1)]
 
 
 def test_one_byte_weights_are_refused_elsewhere_than_on_the_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(networks, "pick_device", torch.device)
+    monkeypatch.setattr(opening, "pick_device", torch.device)
     path = tiny.save(tmp_path)
     with pytest.raises(EmogenError, match="int8 is for the CPU, not for cuda"):
-        networks.open_to_compose(path, checkpoint.read_meta(path), INT8.model_copy(update={"device": "cuda"}))
+        opening.open_to_compose(path, checkpoint.read_meta(path), INT8.model_copy(update={"device": "cuda"}))

@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from emogen import judge as judge_module
+from emogen.ear import judge as judge_module
+from emogen.ear.features import NAMES
+from emogen.ear.judge import Judge, arousal, cross_validate, score, valence
 from emogen.errors import EmogenError
-from emogen.features import NAMES
-from emogen.judge import Judge, arousal, cross_validate, score, valence
-from emogen.midi import read_piece
-from emogen.notes import Piece
+from emogen.music.midi import read_piece
+from emogen.music.notes import Piece
 from emogen.settings import TEST_DATA
 
 EMOPIA = Path(os.environ.get(TEST_DATA, Path(__file__).parents[2] / "shared")) / "EMOPIA_1.0"

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emogen import listening
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
-from emogen.listening import Trial
-from emogen.midi import write_piece
-from emogen.notes import Piece
+from emogen.evaluation import listening
+from emogen.evaluation.listening import Trial
+from emogen.music.midi import write_piece
+from emogen.music.notes import Piece
 from tests.music import random_piece
 
 TRIALS = [

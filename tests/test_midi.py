@@ -11,10 +11,10 @@ import numpy as np
 import pretty_midi
 import pytest
 
-from emogen import midi as midi_module
 from emogen.errors import UnusableFile
-from emogen.midi import midi_bytes, read_piece, read_text, write_piece
-from emogen.notes import Piece
+from emogen.music import midi as midi_module
+from emogen.music.midi import midi_bytes, read_piece, read_text, write_piece
+from emogen.music.notes import Piece
 from tests.midi_files import midi, note, pedal, program, random_piece, strike, tempo, text, track, tune
 
 
@@ -267,5 +267,5 @@ def test_a_file_of_ten_hours_and_giant_pauses_needs_little_memory() -> None:
 
 
 def test_reading_imports_neither_pretty_midi_nor_torch() -> None:
-    code = "import sys, emogen.midi; assert not {'pretty_midi', 'torch', 'rich'} & set(sys.modules)"
+    code = "import sys, emogen.music.midi; assert not {'pretty_midi', 'torch', 'rich'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from emogen.notes import HIGHEST_KEY, LOWEST_KEY, Ints, Piece
+from emogen.music.notes import HIGHEST_KEY, LOWEST_KEY, Ints, Piece
 
 Rows = list[tuple[int, int, int, int]]
 

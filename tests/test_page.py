@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emogen import page
 from emogen.emotion import EMOTIONS
-from emogen.midi import midi_bytes, read_piece, read_text
-from emogen.notes import Piece
-from emogen.render import Sound, small_mp3
+from emogen.music.midi import midi_bytes, read_piece, read_text
+from emogen.music.notes import Piece
+from emogen.sound import page
+from emogen.sound.render import Sound, small_mp3
 from tests.music import random_piece
 
 HOSTILE = """</script><b>"it's" & {{sound}}</b>"""

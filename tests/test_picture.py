@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from emogen.errors import EmogenError
-from emogen.notes import Piece
-from emogen.picture import (
+from emogen.music.notes import Piece
+from emogen.sound.picture import (
     BLACK_KEY_ROW,
     HEIGHT,
     INK,
@@ -23,7 +23,7 @@ from emogen.picture import (
     time_ticks,
     velocity_colour,
 )  # fmt: skip
-from emogen.render import write_picture
+from emogen.sound.render import write_picture
 
 LEFT, RIGHT, TOP, BOTTOM = 120, WIDTH - 40, 210, HEIGHT - 70
 """Where the roll lies."""

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from emogen.emotion import EMOTIONS
-from emogen.musicality import MAJOR, MINOR, key_fit, unit
-from emogen.plan import ENTRIES, HARMONY, PLANS_KEPT, Plans, PlanTable, measure
-from emogen.tokens import COLUMN, DURATION_MS, SHIFT_MS, SIZES, VELOCITY, Tokens
+from emogen.music.measures import MAJOR, MINOR, key_fit, unit
+from emogen.music.plan import ENTRIES, HARMONY, PLANS_KEPT, Plans, PlanTable, measure
+from emogen.music.tokens import COLUMN, DURATION_MS, SHIFT_MS, SIZES, VELOCITY, Tokens
 from tests.music import PLAN_MEAN, PLAN_SD, random_tokens
 
 

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from emogen import tokens
-from emogen.corpus import SPLITS, Corpus, open_corpus
+from emogen.data.corpus import SPLITS, Corpus, open_corpus
+from emogen.data.prepare import Report, prepare
+from emogen.data.sources import EMOPIA_NAME, find, opened
+from emogen.data.split import SAME_MUSIC
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError, UsageError
-from emogen.midi import MAX_BYTES, read_piece
-from emogen.prepare import Report, prepare
+from emogen.music import tokens
+from emogen.music.midi import MAX_BYTES, read_piece
 from emogen.settings import TEST_DATA, DataSettings
-from emogen.sources import EMOPIA_NAME, find, opened
-from emogen.split import SAME_MUSIC
 from tests.midi_files import dataset, midi, note, program, track, tune, zip_of
 
 EMOPIA = Path(os.environ.get(TEST_DATA, Path(__file__).parents[2] / "shared")) / "EMOPIA_1.0"
@@ -92,7 +92,7 @@ def test_the_same_again_is_not_read_again(tmp_path: Path, home: Path, monkeypatc
     source = dataset(tmp_path / "made")
     first, _ = prepared(source, home)
     read: list[int] = []
-    monkeypatch.setattr("emogen.prepare._encode", lambda *given: read.append(1))
+    monkeypatch.setattr("emogen.data.prepare._encode", lambda *given: read.append(1))
     again, _ = prepared(source, home)
     assert (first.already_there, again.already_there) == (False, True)
     assert again.manifest == first.manifest
@@ -149,7 +149,7 @@ def test_workers_also_start_where_forking_is_not_possible(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = dataset(tmp_path / "made", songs=40)
-    monkeypatch.setattr("emogen.workers.CONTEXT", multiprocessing.get_context("spawn"))
+    monkeypatch.setattr("emogen.system.processes.CONTEXT", multiprocessing.get_context("spawn"))
     report = prepare(source, home, DataSettings(workers=2))
     assert report.manifest.counts[-1]["clips"] == 80
 
@@ -301,7 +301,7 @@ def test_the_number_of_workers_does_not_change_what_is_kept_apart(
 ) -> None:
     _, source = covers_and_others(tmp_path, home)
     alone, _ = prepared(source, home, unlabelled=True, apart_from="mine")
-    monkeypatch.setattr("emogen.prepare.CHUNK_FILES", 8)
+    monkeypatch.setattr("emogen.data.prepare.CHUNK_FILES", 8)
     data = DataSettings(workers=2, apart_from="mine")
     pair = prepare(source, home, data, unlabelled=True, force=True)
     assert pair.manifest.remarks == alone.manifest.remarks != []
@@ -585,7 +585,7 @@ def test_a_prepare_that_fails_leaves_what_was_there(
 def _run_prepare(source: Path, home: Path) -> subprocess.Popen[str]:
     code = (
         "import sys; from pathlib import Path\n"
-        "from emogen.prepare import prepare; from emogen.settings import DataSettings\n"
+        "from emogen.data.prepare import prepare; from emogen.settings import DataSettings\n"
         "told = lambda done, total: print(done, flush=True)\n"
         "prepare(Path(sys.argv[1]), Path(sys.argv[2]), DataSettings(workers=2), progress=told)"
     )

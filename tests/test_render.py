@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from emogen import render
 from emogen.errors import EmogenError, UsageError
-from emogen.notes import Piece
-from emogen.render import LONGEST_S, PEAK, Sound, audio, bundled_soundfont, small_mp3, write_sound
-from emogen.soundfont import SAMPLE_RATE, Floats, SoundFont
+from emogen.music.notes import Piece
+from emogen.sound import render
+from emogen.sound.render import LONGEST_S, PEAK, Sound, audio, bundled_soundfont, small_mp3, write_sound
+from emogen.sound.soundfont import SAMPLE_RATE, Floats, SoundFont
 from tests.soundfonts import soundfont
 from tests.sounds import sine
 
@@ -270,8 +270,8 @@ def test_memory_stays_near_that_of_the_sound(tmp_path: Path) -> None:
 import resource, sys
 from pathlib import Path
 import numpy as np
-from emogen.notes import Piece
-from emogen.render import audio, write_sound
+from emogen.music.notes import Piece
+from emogen.sound.render import audio, write_sound
 at = np.arange(0, 180_000, 1_000)
 unit = 1 if sys.platform == "darwin" else 1024
 write_sound(Path(sys.argv[1]), audio(Piece.of([0], [60], [80], [1_000])))

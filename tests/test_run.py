@@ -11,10 +11,10 @@ import pytest
 from filelock import FileLock
 
 from emogen import settings
-from emogen.checkpoint import Meta
 from emogen.errors import EmogenError, UsageError
-from emogen.run import FREE_ON_RESUME, Run, stop_requested
+from emogen.model.checkpoint import Meta
 from emogen.settings import OPTIONS, ModelSettings, Settings, TrainSettings, flag, load
+from emogen.training.run import FREE_ON_RESUME, Run, stop_requested
 from tests.tiny import composer, meta
 
 

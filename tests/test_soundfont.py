@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from emogen.errors import UnusableFile
-from emogen.notes import Piece
-from emogen.render import bundled_soundfont
-from emogen.soundfont import LONGEST_TONE_S, SAMPLE_RATE, Floats, Gen, SoundFont
+from emogen.music.notes import Piece
+from emogen.sound.render import bundled_soundfont
+from emogen.sound.soundfont import LONGEST_TONE_S, SAMPLE_RATE, Floats, Gen, SoundFont
 from tests.soundfonts import soundfont, span
 
 SECOND = SAMPLE_RATE

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from emogen.data.split import name_emotions, split_songs
 from emogen.emotion import EMOTIONS
-from emogen.split import name_emotions, split_songs
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from emogen import tokens
-from emogen.notes import HIGHEST_KEY, LOWEST_KEY, Ints, Piece
-from emogen.tokens import (
+from emogen.music import tokens
+from emogen.music.notes import HIGHEST_KEY, LOWEST_KEY, Ints, Piece
+from emogen.music.tokens import (
     CHORD_MS,
     COLUMN,
     DURATION_MS,

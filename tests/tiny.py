@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from emogen import checkpoint, tokens
-from emogen.checkpoint import DatasetFacts, Meta
 from emogen.emotion import EMOTIONS
-from emogen.model import Composer
-from emogen.plan import ENTRIES, PlanTable
+from emogen.model import checkpoint
+from emogen.model.checkpoint import DatasetFacts, Meta
+from emogen.model.network import Composer
+from emogen.music import tokens
+from emogen.music.plan import ENTRIES, PlanTable
+from emogen.music.tokens import COLUMN, SHIFT_MS
 from emogen.settings import ModelSettings
-from emogen.tokens import COLUMN, SHIFT_MS
 from tests.music import PLAN_MEAN, PLAN_SD
 
 SETTINGS = ModelSettings(size="tiny", d_model=32, n_layers=2, n_heads=2, context_notes=32, dropout=0.0)

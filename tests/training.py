@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from emogen.checkpoint import EpochLoss
-from emogen.corpus import Corpus
-from emogen.run import Run
+from emogen.data.corpus import Corpus
+from emogen.model.checkpoint import EpochLoss
 from emogen.settings import ModelSettings, Settings, TrainSettings
-from emogen.train import Trainer
+from emogen.training.run import Run
+from emogen.training.trainer import Trainer
 from tests.music import corpus_of, random_tokens
 
 CONTEXT = 32

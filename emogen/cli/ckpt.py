@@ -14,12 +14,13 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from emogen import checkpoint, files
-from emogen.checkpoint import Meta
 from emogen.cli.console import console, output
 from emogen.cli.options import settings_options
 from emogen.errors import EmogenError
+from emogen.model import checkpoint
+from emogen.model.checkpoint import Meta
 from emogen.settings import Settings
+from emogen.system import files
 
 app = typer.Typer(no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
@@ -169,7 +170,7 @@ def prune(
     settings: Settings,
 ) -> None:
     """Remove checkpoints of a run to make room; its last is always kept."""
-    from emogen.run import Run
+    from emogen.training.run import Run
 
     folder = checkpoint.resolve(f"{run}/last" if run else "last", settings.paths.runs).parent
     with Run(settings.paths.runs, folder.parent.name):  # not while it is trained

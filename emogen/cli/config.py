@@ -9,8 +9,8 @@ from typing import Annotated, Any, get_args
 import typer
 
 from emogen.errors import EmogenError
-from emogen.files import write_text
 from emogen.settings import LOCAL_CONFIG, OPTIONS, Settings, default_home, load, user_config
+from emogen.system.files import write_text
 
 app = typer.Typer(no_args_is_help=True)
 

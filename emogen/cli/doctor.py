@@ -87,7 +87,7 @@ def _computer() -> Facts:
         facts["cores allowed"] = len(os.sched_getaffinity(0))
     import torch
 
-    from emogen.compute import default_threads, faster_in_bf16, pick_device
+    from emogen.system.devices import default_threads, faster_in_bf16, pick_device
 
     facts["threads"] = f"{default_threads()} (0 in the settings), PyTorch's own {torch.get_num_threads()}"
     facts["devices"] = ", ".join(
@@ -120,7 +120,7 @@ def _sound(settings: Settings) -> Facts:
     program = shutil.which("fluidsynth")
     facts["fluidsynth"] = _place(program) if program else "not installed"
 
-    from emogen.render import bundled_soundfont, engine_for
+    from emogen.sound.render import bundled_soundfont, engine_for
 
     font = settings.paths.soundfont or bundled_soundfont()
     facts["SoundFont"] = _place(font) if font else "none"
@@ -149,7 +149,7 @@ def _folders(settings: Settings) -> Facts:
 
 
 def _prepared(settings: Settings) -> Facts:
-    from emogen.corpus import open_corpus
+    from emogen.data.corpus import open_corpus
 
     facts = {}
     for manifest in sorted(settings.paths.data_home.glob("*/manifest.json")):
@@ -163,7 +163,7 @@ def _prepared(settings: Settings) -> Facts:
 
 
 def _runs(settings: Settings) -> Facts:
-    from emogen.checkpoint import all_in, read_meta, runs_in
+    from emogen.model.checkpoint import all_in, read_meta, runs_in
 
     facts = {}
     for run in runs_in(settings.paths.runs):

@@ -44,9 +44,9 @@ def evaluate(
     """
     check_range("--count", count, 2, 1000)
     check_range("--seconds", seconds, 10, 180)
-    from emogen import checkpoint as checkpoints
-    from emogen import corpus
-    from emogen.ear import Ear
+    from emogen.data import corpus
+    from emogen.ear.fitted import Ear
+    from emogen.model import checkpoint as checkpoints
 
     path = checkpoints.resolve(checkpoint, settings.paths.runs)
     meta = checkpoints.read_meta(path)
@@ -62,8 +62,8 @@ def evaluate(
     trained_on = {facts.fingerprint for facts in (*meta.ancestors, meta.dataset)}
     if not {prepared.manifest.fingerprint} <= trained_on or ear.dataset != prepared.manifest.fingerprint:
         console.print("careful: the model or the ear was fitted on other splits, and may have heard these test songs")
-    from emogen.evaluate import evaluate as measure  # imports torch: everything cheap is checked by now
-    from emogen.networks import open_model
+    from emogen.evaluation.evaluate import evaluate as measure  # imports torch: everything cheap is checked by now
+    from emogen.model.opening import open_model
 
     model = open_model(path, meta, settings.sample)
     bar = Progress(

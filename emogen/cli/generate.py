@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from emogen import __version__
-from emogen.cli import extras, made_by, roll
+from emogen.cli import outputs, provenance, terminal_roll
 from emogen.cli.console import console
 from emogen.cli.options import check_range, settings_options
 from emogen.emotion import EMOTIONS, parse_mixture
@@ -25,11 +25,11 @@ from emogen.errors import EmogenError, UnusableFile, UsageError
 from emogen.settings import Settings
 
 if TYPE_CHECKING:
-    from emogen.checkpoint import Meta
-    from emogen.generate import Wish
-    from emogen.notes import Piece
-    from emogen.plan import PlanTable
-    from emogen.tokens import Tokens
+    from emogen.composing.generate import Wish
+    from emogen.model.checkpoint import Meta
+    from emogen.music.notes import Piece
+    from emogen.music.plan import PlanTable
+    from emogen.music.tokens import Tokens
 
 MOST_PIECES = 10_000
 MODE_FIT = {"major": 0.2, "minor": -0.2}
@@ -67,11 +67,11 @@ def generate(
     density: Annotated[float | None, typer.Option(help="Notes per second, 0.5 to 30.")] = None,
     loudness: Annotated[float | None, typer.Option(help="Mean MIDI velocity, 1 to 127.")] = None,
     register: Annotated[float | None, typer.Option(help="Mean MIDI pitch, 21 to 108 (middle C is 60).")] = None,
-    wav: extras.Wav = False,
-    ogg: extras.Ogg = False,
-    mp3: extras.Mp3 = False,
-    png: extras.Png = False,
-    html: extras.Html = False,
+    wav: outputs.Wav = False,
+    ogg: outputs.Ogg = False,
+    mp3: outputs.Mp3 = False,
+    png: outputs.Png = False,
+    html: outputs.Html = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
     *,
@@ -93,13 +93,13 @@ def generate(
         seed = secrets.randbelow(2**31)
     check_range("--seed", seed, 0, 2**32 - count)
     seeds = [seed + number for number in range(count)]
-    stems = [made_by.called(mixture, "{name}-{share:.2g}", "_") for mixture in mixtures]
+    stems = [provenance.called(mixture, "{name}-{share:.2g}", "_") for mixture in mixtures]
     files = _files(out, [f"{stem}_{seconds:g}s_seed{one}.mid" for stem in stems for one in seeds], force)
-    kinds = extras.chosen(wav=wav, ogg=ogg, mp3=mp3, png=png, html=html)
+    kinds = outputs.chosen(wav=wav, ogg=ogg, mp3=mp3, png=png, html=html)
     index = [files[0].with_name("index.html")] if html and len(mixtures) > 1 else []
-    extras.check([*extras.beside(files, kinds), *index], kinds, settings.paths.soundfont, force)
+    outputs.check([*outputs.beside(files, kinds), *index], kinds, settings.paths.soundfont, force)
 
-    from emogen import checkpoint as checkpoints
+    from emogen.model import checkpoint as checkpoints
 
     path = checkpoints.resolve(checkpoint, settings.paths.runs)
     meta = checkpoints.read_meta(path)
@@ -108,8 +108,8 @@ def generate(
     label = checkpoints.label(path, meta)
     console.print(f"composing with {escape(label)}, seed {seed}")
 
-    from emogen.generate import Wish  # imports torch: everything cheap is checked by now
-    from emogen.midi import read_piece
+    from emogen.composing.generate import Wish  # imports torch: everything cheap is checked by now
+    from emogen.music.midi import read_piece
 
     wishes = [Wish(mixture, seconds, one, pins, tonic=tonic) for mixture in mixtures for one in seeds]
     pieces = compose(path, meta, plans, wishes, settings, opening)
@@ -119,13 +119,13 @@ def generate(
     ]
     if not as_json:
         if len(files) == 1 and console.is_terminal and rows[0]["notes"]:
-            console.print(roll.roll(read_piece(files[0]), console, beside_lines=4))
+            console.print(terminal_roll.roll(read_piece(files[0]), console, beside_lines=4))
         _print_table(rows)
     for row, file in zip(rows, files, strict=True) if kinds else ():  # every MIDI file is written by now
-        row["rendered"] = list(map(str, extras.write(file, file, kinds, settings.paths.soundfont)))
+        row["rendered"] = list(map(str, outputs.write(file, file, kinds, settings.paths.soundfont)))
     whole = all(len(row["rendered"]) == len(kinds) for row in rows if kinds)
     if index:
-        whole &= extras.write_index(index[0], rows)
+        whole &= outputs.write_index(index[0], rows)
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     if not whole:
@@ -191,8 +191,8 @@ def _opening(prime: Path | None, seconds: float) -> Tokens | None:
     """The tokens of a file to begin with; None without one."""
     if prime is None:
         return None
-    from emogen.midi import read_piece
-    from emogen.tokens import encode, releases_ms
+    from emogen.music.midi import read_piece
+    from emogen.music.tokens import encode, releases_ms
 
     try:
         opening = encode(read_piece(prime, any_instrument=True))
@@ -210,8 +210,8 @@ def compose(
     path: Path, meta: Meta, plans: PlanTable, wishes: list[Wish], settings: Settings, opening: Tokens | None
 ) -> Iterator[Piece]:  # six: the checkpoint in three parts, what is wished, how to draw, what to begin with
     """The pieces, some at a time, with a bar on a terminal."""
-    from emogen.many import generate_all
-    from emogen.networks import open_to_compose
+    from emogen.composing.parallel import generate_all
+    from emogen.model.opening import open_to_compose
 
     model = open_to_compose(path, meta, settings.sample)
     bar = Progress(
@@ -235,8 +235,8 @@ def _how(settings: Settings, prime: Path | None) -> dict[str, Any]:
 
 def _write(file: Path, piece: Piece, wish: Wish, how: dict[str, Any]) -> dict[str, Any]:
     """Write one piece with what made it; returns what the table and ``--json`` tell of it."""
-    from emogen.midi import write_piece
-    from emogen.musicality import TONICS, measure
+    from emogen.music.measures import TONICS, measure
+    from emogen.music.midi import write_piece
 
     wanted = {"emotion": dict(wish.emotion), "seconds": wish.seconds, "seed": wish.seed, "plan": dict(wish.pins)}
     if wish.tonic is not None:
@@ -253,7 +253,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         table.add_column(title, justify="right")
     table.add_column("key")
     for row in rows:
-        emotion = made_by.called(row["emotion"])
+        emotion = provenance.called(row["emotion"])
         numbers = (f"{row['length_s']:.1f} s", str(row["notes"]), f"{row['notes_per_s']:.1f}")
         table.add_row(escape(row["file"]), emotion, *numbers, row["key"])
     console.print(table)

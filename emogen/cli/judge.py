@@ -37,10 +37,10 @@ def judge(
     if fit:
         _fit(fit, data, force, settings)
         return
-    from emogen.ear import BUNDLED, Ear
-    from emogen.judge import arousal, valence
-    from emogen.midi import read_piece
-    from emogen.tokens import decode, encode
+    from emogen.ear.fitted import BUNDLED, Ear
+    from emogen.ear.judge import arousal, valence
+    from emogen.music.midi import read_piece
+    from emogen.music.tokens import decode, encode
 
     heard = Ear.load(ear or BUNDLED)
     pieces = []
@@ -71,8 +71,8 @@ def judge(
 
 
 def _fit(file: Path, data: str, force: bool, settings: Settings) -> None:
-    from emogen import corpus
-    from emogen.ear import Ear
+    from emogen.data import corpus
+    from emogen.ear.fitted import Ear
 
     if file.exists() and not force:
         raise EmogenError(f"{file} exists already", "--force replaces it")

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from emogen.cli import extras
+from emogen.cli import outputs
 from emogen.cli.console import console, output
 from emogen.cli.options import settings_options
 from emogen.emotion import EMOTIONS
@@ -18,7 +18,7 @@ from emogen.errors import EmogenError, UsageError
 from emogen.settings import Settings
 
 if TYPE_CHECKING:
-    from emogen.notes import Piece
+    from emogen.music.notes import Piece
 
 KEY_SUFFIX = ".key.json"
 SHOWN = {
@@ -73,7 +73,7 @@ def listening_test(
     for file in (out, key_file):
         if file.exists() and not force:
             raise EmogenError(f"{file} exists already", "--force replaces it; answers to it can then not be scored")
-    extras.check_sound(settings.paths.soundfont)
+    outputs.check_sound(settings.paths.soundfont)
     _write(out, key_file, (checkpoint or [], real), (count, seconds, seed), settings)
 
 
@@ -81,9 +81,9 @@ def _write(
     out: Path, key_file: Path, origins: tuple[list[str], Path | None], what: tuple[int, float, int], settings: Settings
 ) -> None:
     """Gather the pieces, record them all in the same way, and write the page and its key."""
-    from emogen import checkpoint as checkpoints
-    from emogen import listening
-    from emogen.render import audio, small_mp3
+    from emogen.evaluation import listening
+    from emogen.model import checkpoint as checkpoints
+    from emogen.sound.render import audio, small_mp3
 
     names, real = origins
     paths = [checkpoints.resolve(name, settings.paths.runs) for name in names]
@@ -112,9 +112,9 @@ def _write(
 
 def _composed(path: Path, what: tuple[int, float, int], settings: Settings) -> list[tuple[str, str, Piece]]:
     """Emotion, seed and piece; every checkpoint gets the same wishes."""
-    from emogen import checkpoint as checkpoints
     from emogen.cli.generate import compose
-    from emogen.generate import Wish
+    from emogen.composing.generate import Wish
+    from emogen.model import checkpoint as checkpoints
 
     count, seconds, seed = what
     wishes = [Wish({name: 1.0}, seconds, seed + number, {}) for name in EMOTIONS for number in range(count)]
@@ -124,7 +124,7 @@ def _composed(path: Path, what: tuple[int, float, int], settings: Settings) -> l
 
 
 def _score(answers: list[Path], key: Path, as_json: bool) -> None:
-    from emogen import listening
+    from emogen.evaluation import listening
 
     rows = listening.score(answers, key)
     if as_json:

@@ -23,11 +23,11 @@ from rich.table import Table
 
 from emogen.cli.console import console
 from emogen.cli.options import settings_options
-from emogen.corpus import SPLITS, Manifest
-from emogen.download import EMOPIA_LICENCE, fetch_emopia
+from emogen.data.corpus import SPLITS, Manifest
+from emogen.data.download import EMOPIA_LICENCE, fetch_emopia
+from emogen.data.prepare import Report
+from emogen.data.prepare import prepare as prepare_corpus
 from emogen.errors import UsageError
-from emogen.prepare import Report
-from emogen.prepare import prepare as prepare_corpus
 from emogen.settings import Settings
 
 SHOWN = 20

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from emogen.cli import extras
+from emogen.cli import outputs
 from emogen.cli.options import settings_options
 from emogen.errors import UsageError
 from emogen.settings import Settings
@@ -17,11 +17,11 @@ from emogen.settings import Settings
 @settings_options("paths.soundfont")
 def render(
     midi: Annotated[list[Path], typer.Argument(metavar="FILE...", help="MIDI files.")],
-    wav: extras.Wav = False,
-    ogg: extras.Ogg = False,
-    mp3: extras.Mp3 = False,
-    png: extras.Png = False,
-    html: extras.Html = False,
+    wav: outputs.Wav = False,
+    ogg: outputs.Ogg = False,
+    mp3: outputs.Mp3 = False,
+    png: outputs.Png = False,
+    html: outputs.Html = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A folder (default: beside each file).")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
@@ -33,16 +33,16 @@ def render(
     The piano is that of a SoundFont, which comes with emogen's libraries; --soundfont names a better one.
     A file that cannot be read or rendered is told of, and the others are rendered all the same.
     """
-    kinds = extras.chosen(wav=wav, ogg=ogg, mp3=mp3, png=png, html=html)
+    kinds = outputs.chosen(wav=wav, ogg=ogg, mp3=mp3, png=png, html=html)
     if not kinds:
         raise UsageError("say what to write", "--wav, --ogg, --mp3, --png, --html, or several")
     targets = [(out or file.parent) / file.name for file in midi]
     if len({target.with_suffix("") for target in targets}) < len(targets):
         raise UsageError("two of the files would be written to one place", "render them apart, with another --out each")
-    extras.check(extras.beside(targets, kinds), kinds, settings.paths.soundfont, force)
+    outputs.check(outputs.beside(targets, kinds), kinds, settings.paths.soundfont, force)
     rows = []
     for file, target in zip(midi, targets, strict=True):
-        written = extras.write(file, target, kinds, settings.paths.soundfont)
+        written = outputs.write(file, target, kinds, settings.paths.soundfont)
         rows.append({"file": str(file), "written": list(map(str, written))})
     if as_json:
         typer.echo(json.dumps(rows, indent=2))

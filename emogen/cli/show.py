@@ -12,13 +12,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from emogen.cli.console import console, output
-from emogen.cli.made_by import manifest
-from emogen.cli.roll import roll
+from emogen.cli.provenance import manifest
+from emogen.cli.terminal_roll import roll
 from emogen.emotion import EMOTIONS, QUADRANT_OF
 from emogen.errors import EmogenError, UnusableFile
 
 if TYPE_CHECKING:
-    from emogen.notes import Piece
+    from emogen.music.notes import Piece
 
 SHOWN = {
     "length": "{length_s:.1f} s",
@@ -47,8 +47,8 @@ def show(
     Above its facts stands its piano roll, coloured by loudness. What is heard in it is the opinion of the judge,
     which is right about four of five real clips: see emogen judge.
     """
-    from emogen.midi import read_piece, read_text
-    from emogen.musicality import measure
+    from emogen.music.measures import measure
+    from emogen.music.midi import read_piece, read_text
 
     if not file.is_file():
         raise EmogenError(f"there is no file {file}", "emogen generate makes one")
@@ -83,9 +83,9 @@ def show(
 
 def _heard(piece: Piece) -> dict[str, Any]:
     """What the judge says of a piece's first HEARD_S: chances of Q1..Q4, of high arousal and of positive valence."""
-    from emogen.ear import Ear
-    from emogen.judge import arousal, valence
-    from emogen.tokens import decode, encode
+    from emogen.ear.fitted import Ear
+    from emogen.ear.judge import arousal, valence
+    from emogen.music.tokens import decode, encode
 
     chance = Ear.load().judge.probabilities([decode(encode(piece.crop(0, HEARD_S * 1000)))])[0]
     return {

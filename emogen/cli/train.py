@@ -21,10 +21,10 @@ from emogen.errors import EmogenError, UsageError
 from emogen.settings import Loaded, flag
 
 if TYPE_CHECKING:
-    from emogen.checkpoint import EpochLoss
-    from emogen.run import Run
-    from emogen.team import Team
-    from emogen.train import Trainer
+    from emogen.model.checkpoint import EpochLoss
+    from emogen.training.distributed import Team
+    from emogen.training.run import Run
+    from emogen.training.trainer import Trainer
 
 LOG_EVERY_S = 30.0
 """Seconds between the lines of progress in the log, and where there is no terminal."""
@@ -51,8 +51,9 @@ def train(
         raise UsageError("--fresh and --resume cannot both be meant", "leave one of them out")
     if not name or name.startswith(".") or name != Path(name).name:
         raise UsageError(f"'{name}' cannot be the name of a folder", "--name takes a plain name, --runs its place")
-    from emogen import checkpoint, corpus
-    from emogen.run import Run, begun_from
+    from emogen.data import corpus
+    from emogen.model import checkpoint
+    from emogen.training.run import Run, begun_from
 
     paths = loaded.settings.paths
     prepared = corpus.open_corpus(paths.data_home, data)
@@ -69,8 +70,8 @@ def train(
             settings = begun_from(checkpoint.read_meta(origin), init, loaded)
         else:
             settings = loaded.settings
-        from emogen.compute import is_out_of_memory  # imports torch: everything cheap is checked by now
-        from emogen.train import Trainer
+        from emogen.system.devices import is_out_of_memory  # imports torch: everything cheap is checked by now
+        from emogen.training.trainer import Trainer
 
         try:
             trainer = Trainer(prepared, settings, run, origin, team)
@@ -92,8 +93,8 @@ def train(
 
 def _meet(device: str) -> Team:
     """Wait for the other processes that torchrun started: the first has the run by now."""
-    from emogen.compute import pick_device
-    from emogen.team import Team
+    from emogen.system.devices import pick_device
+    from emogen.training.distributed import Team
 
     team = Team()
     team.meet(pick_device(device))
@@ -102,7 +103,7 @@ def _meet(device: str) -> Team:
 
 def _resume_from(run: Run, name: str) -> Path | None:
     """The checkpoint folder to go on from; None to begin."""
-    from emogen import checkpoint
+    from emogen.model import checkpoint
 
     there = checkpoint.resumable(run.checkpoints)
     if there and name in ("", "last"):
@@ -233,7 +234,7 @@ class Screen:
 
     def draw(self) -> None:
         """Draw the run's curves.png anew; where that fails say so once, for a picture must not cost a training."""
-        from emogen import curves
+        from emogen.training import curves
 
         try:
             curves.draw(self.run.folder)

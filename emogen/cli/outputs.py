@@ -1,0 +1,124 @@
+"""What is made of a MIDI file beside it: sound, a picture, a page. The flags for it, and how it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from emogen.cli.console import console
+from emogen.cli.provenance import facts, manifest, title
+from emogen.errors import EmogenError
+
+if TYPE_CHECKING:
+    from emogen.sound.render import Sound
+
+Wav = Annotated[bool, typer.Option("--wav", help="Write the sound, as WAV.")]
+Ogg = Annotated[bool, typer.Option("--ogg", help="Write the sound, as OGG (a tenth of the size).")]
+Mp3 = Annotated[bool, typer.Option("--mp3", help="Write the sound, as MP3.")]
+Png = Annotated[bool, typer.Option("--png", help="Write a picture, the piano roll.")]
+Html = Annotated[bool, typer.Option("--html", help="Write a page that shows and plays it in any browser.")]
+
+WITHOUT_SOUND = {"png"}
+"""The kinds that no sound is needed for."""
+
+
+def chosen(**flags: bool) -> tuple[str, ...]:
+    """The kinds of file that are asked for; each is the suffix of its files."""
+    return tuple(kind for kind, wanted in flags.items() if wanted)
+
+
+def beside(targets: Sequence[Path], kinds: Sequence[str]) -> list[Path]:
+    """The files of some kinds that go with MIDI files: their names, with other suffixes."""
+    return [target.with_suffix(f".{kind}") for target in targets for kind in kinds]
+
+
+def check(files: Sequence[Path], kinds: Sequence[str], soundfont: Path | None, force: bool) -> None:
+    """Refuse what cannot be written, before there is anything to lose.
+
+    Raises:
+        EmogenError: one of the files exists, and no ``force``; or a SoundFont that was named cannot be played.
+    """
+    there = [file for file in files if file.exists()]
+    if there and not force:
+        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        raise EmogenError(f"{there[0]}{more} exists already", "--force replaces it, --out chooses another folder")
+    if set(kinds) - WITHOUT_SOUND:
+        check_sound(soundfont)
+
+
+def check_sound(soundfont: Path | None) -> None:
+    """Find what will make the sound, and tell where it will be poor.
+
+    Raises:
+        EmogenError: a SoundFont was named and cannot be played.
+    """
+    from emogen.sound.render import engine_for
+
+    if warning := engine_for(soundfont).warning:
+        console.print(escape(f"warning: {warning}"), soft_wrap=True)
+
+
+def write(midi: Path, target: Path, kinds: Sequence[str], soundfont: Path | None) -> list[Path]:
+    """Write what is asked for of a MIDI file, under the name ``target`` with other suffixes.
+
+    Returns what was written. What could not be is told, and costs nothing else.
+    """
+    from emogen.music.measures import measure
+    from emogen.music.midi import read_piece, read_text
+    from emogen.sound import page, render
+
+    try:
+        piece = read_piece(midi, any_instrument=True)
+        known = manifest(read_text(midi))
+    except EmogenError as error:
+        say_error(f"{midi}: {error}", error.hint)
+        return []
+    above, written = title(known, target.stem), []
+    sound: Sound | None = None
+    for kind, file in zip(kinds, beside([target], kinds), strict=True):
+        try:
+            if kind not in WITHOUT_SOUND and sound is None:
+                sound = render.audio(piece, soundfont)
+            if kind == "png" or sound is None:
+                render.write_picture(file, piece, above)
+            elif kind == "html":
+                told = facts(known, measure(piece))
+                page.write_page(file, piece, above, told, render.small_mp3(sound), midi.read_bytes())
+            else:
+                render.write_sound(file, sound)
+        except (EmogenError, OSError, MemoryError, ImportError) as error:
+            reason = getattr(error, "strerror", None) or str(error) or "out of memory"
+            say_error(f"{file} was not written: {reason}", getattr(error, "hint", ""))
+        else:
+            written.append(file)
+            console.print(escape(f"wrote {file}"), soft_wrap=True)
+    return written
+
+
+def write_index(file: Path, rows: Sequence[dict[str, Any]]) -> bool:
+    """Write the page of all pages that ``rows`` (of ``emogen generate --json``) tell of; False where there is none."""
+    from emogen.sound import page
+
+    pages = [(row, Path(name)) for row in rows for name in row["rendered"] if name.endswith(".html")]
+    entries = [
+        page.Entry(path.name, next(iter(row["emotion"])), f"{row['key']}, {row['notes_per_s']:.1f} notes/s")
+        for row, path in pages
+    ]
+    if not entries:
+        return False
+    try:
+        page.write_index(file, entries)
+    except OSError as error:
+        say_error(f"{file} was not written: {error.strerror or error}")
+        return False
+    console.print(escape(f"all on one page: {file}"), soft_wrap=True)
+    return True
+
+
+def say_error(message: str, hint: str = "") -> None:
+    """Tell of an error that is not the end."""
+    console.print(escape(f"error: {message}" + (f"\nhint: {hint}" if hint else "")), soft_wrap=True)

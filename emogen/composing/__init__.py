@@ -1,0 +1,1 @@
+"""How a piece comes about: notes drawn one after the other while the time remaining counts down."""

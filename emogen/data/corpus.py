@@ -1,0 +1,127 @@
+"""A prepared corpus: what ``prepare`` writes to the disk once and training opens each time.
+
+It is a folder, ``<data home>/<name>-<first 8 digits of its key>/``, and opens at once:
+
+=================  ================================================================================================
+``notes.bin``      the tokens of all clips one after the other, uint8 (N, 4), memory-mapped
+``clips.npz``      ``start`` (C + 1,), ``emotion``, ``song``, ``split`` (C,) and the clips' names
+``manifest.json``  what it is, where from, with which settings, how much, what was left out and why
+=================  ================================================================================================
+
+The *key* (names, sizes, times of the files, settings) tells whether the same was prepared before; the *fingerprint*
+(tokens, emotions, splits) is equal wherever the same music is prepared.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from emogen.errors import EmogenError
+from emogen.music import tokens
+from emogen.music.tokens import Tokens
+
+SPLITS = ("train", "valid", "test")
+FORMAT = 1
+"""Raised whenever the cache's layout, the reading or the splitting changes."""
+
+
+class Manifest(BaseModel):
+    """What a prepared corpus is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int
+    name: str
+    source: str
+    created_utc: str
+    key: str
+    fingerprint: str
+    emogen_version: str
+    vocabulary: str
+    """``tokens.fingerprint()`` of the version that made it."""
+    settings: dict[str, Any]
+    thresholds: dict[str, float]
+    """See ``split.name_emotions``."""
+    counts: list[dict[str, Any]]
+    """Rows of emotion, split, clips, songs, notes, hours; emotion "all" and split "all" are sums."""
+    songs: list[str]
+    left_out: list[tuple[str, str]]
+    """(path, reason)"""
+    remarks: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Corpus:
+    """A prepared corpus of C clips and N notes."""
+
+    directory: Path
+    manifest: Manifest
+    tokens: Tokens
+    """(N, 4), read-only, memory-mapped."""
+    start: npt.NDArray[np.int64]
+    """(C + 1,): the notes of clip c are ``tokens[start[c] : start[c + 1]]``."""
+    emotion: npt.NDArray[np.int8]
+    """(C,): index into ``EMOTIONS``, or -1 for no label."""
+    song: npt.NDArray[np.int32]
+    """(C,): index into ``manifest.songs``."""
+    split: npt.NDArray[np.int8]
+    """(C,): index into ``SPLITS``."""
+    clip_names: list[str]
+
+    def clips(self, split: str) -> npt.NDArray[np.int64]:
+        """Indices of the clips of one of ``SPLITS``."""
+        return np.flatnonzero(self.split == SPLITS.index(split))
+
+    def notes(self, clip: int) -> Tokens:
+        """Tokens (n, 4) of a clip, a read-only view."""
+        return self.tokens[self.start[clip] : self.start[clip + 1]]
+
+
+def open_corpus(data_home: Path, name: str = "") -> Corpus:
+    """Open a prepared corpus: the one prepared last, or one by its name, its folder's name, or its path.
+
+    Raises:
+        EmogenError: none of that name, or one that this version cannot use.
+    """
+    directory = _directory(data_home, name)
+    again = "prepare it again: emogen prepare SOURCE"
+    try:
+        stated = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+        if (stated["format"], stated["vocabulary"]) != (FORMAT, tokens.fingerprint()):
+            raise EmogenError(f"{directory} was prepared by another version ({stated['emogen_version']})", again)
+        manifest = Manifest.model_validate(stated)
+        with (directory / "clips.npz").open("rb") as file, np.load(file) as arrays:
+            start, emotion, song, split = (arrays[column] for column in ("start", "emotion", "song", "split"))
+            names = arrays["names"].tobytes().decode().split("\0")
+        notes = np.memmap(directory / "notes.bin", dtype=np.uint8, mode="r").reshape(-1, len(tokens.FAMILIES))
+        if not len(start) - 1 == len(emotion) == len(song) == len(split) == len(names) or start[-1] != len(notes):
+            raise ValueError("its parts do not fit together")
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
+        raise EmogenError(f"{directory} is damaged ({error})", again) from None
+    return Corpus(directory, manifest, notes, start, emotion, song, split, names)
+
+
+def _directory(data_home: Path, name: str) -> Path:
+    """The folder of a prepared corpus."""
+    hint = "prepare one first: emogen prepare ./EMOPIA_1.0"
+    if not name:
+        try:
+            name = (data_home / "current").read_text(encoding="utf-8").strip()
+        except OSError:
+            raise EmogenError("no music is prepared yet", hint) from None
+    for directory in (data_home / name, Path(name)):
+        if (directory / "manifest.json").exists():
+            return directory
+    prepared = sorted(data_home.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
+    if named := [path.parent for path in prepared if path.parent.name.rpartition("-")[0] == name]:
+        return named[-1]
+    known = ", ".join(path.parent.name for path in prepared)
+    raise EmogenError(f"no prepared corpus '{name}' in {data_home}", f"there are: {known}" if known else hint)

@@ -1,0 +1,276 @@
+"""Where labelled clips come from: folders, zip archives and CSV lists.
+
+A source is only looked through here, and nothing of it is unpacked: ``find`` lists its MIDI files with what their
+names and lists say about them, ``opened`` gives the bytes of one at a time.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import lzma
+import os
+import re
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from emogen.emotion import ALIASES, EMOTIONS, suggest
+from emogen.errors import EmogenError, UnusableFile
+from emogen.music.midi import MAX_BYTES
+
+EMOPIA_NAME = re.compile(r"Q([1-4])_(.{11})_(\d+)\.midi?", re.IGNORECASE)
+"""Quadrant, recording and number of a clip; recordings' ids may hold underscores themselves."""
+
+OFFICIAL_LISTS = {"train_clip.csv": "train", "val_clip.csv": "valid", "test_clip.csv": "test"}
+"""EMOPIA's own split: its files and our names for their parts."""
+
+MAX_MEMBERS = 1_000_000
+LAYOUTS = (
+    "understood are EMOPIA's file names (Q1_<song>_<clip>.mid), a folder for each emotion (happy/, sad/, Q1/, ...) "
+    "and a CSV file with the columns path,emotion[,song]; --emotion none takes files without labels"
+)
+
+Entry = tuple[str, int, int, str]
+"""A file of a source: name, size in bytes, stamp, and why it cannot be used (empty where it can)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One MIDI file of a source."""
+
+    name: str
+    """Its path within the source, with forward slashes; for a CSV list, as it is written there."""
+    size: int
+    stamp: int
+    """Changes when the file does: the time of its last change in ns, or the checksum of a zip's member."""
+    label: str = ""
+    """One of ``EMOTIONS``, ``"Q1"``..``"Q4"``, or empty."""
+    song: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source looked through."""
+
+    root: Path
+    """The folder that names count from, or the zip archive that they are members of."""
+    in_zip: bool
+    files: list[Found]
+    """Sorted by name."""
+    left_out: list[tuple[str, str]]
+    """Names of MIDI files that cannot be used, and why."""
+    remarks: list[tuple[str, str]] = field(default_factory=list)
+    """Where a dataset's list of labels and its files disagree."""
+    official: dict[str, str] = field(default_factory=dict)
+    """The dataset's own split ("train", "valid" or "test") by file name; empty where it has none."""
+
+
+def find(path: Path, unlabelled: bool = False) -> Source:
+    """Look through a folder, a zip archive or a .csv list for MIDI files and their labels.
+
+    A label comes from EMOPIA's file names, else from the innermost folder named after an emotion (or an alias, or
+    Q1..Q4), else from the CSV. The song is EMOPIA's id, the CSV's song, or the file's name without suffix. With
+    ``unlabelled`` all MIDI files are taken, without labels, and the song is the file's path; but a folder that holds
+    a file of its own name (472/472.mid) is one song with all that lies beneath it (472/versions/472-v1.mid).
+
+    Raises:
+        EmogenError: nothing there, not a zip archive, or no file with a label.
+    """
+    if not path.exists():
+        raise EmogenError(f"no such file or folder: {path}", "emogen prepare --download fetches EMOPIA")
+    try:
+        if path.suffix.lower() == ".csv":
+            return _find_listed(path, unlabelled)
+        in_zip = not path.is_dir()
+        entries = sorted(_members(path) if in_zip else _files(path))
+    except OSError as error:
+        raise EmogenError(f"{path} cannot be read ({error.strerror or error})") from None
+
+    midi = [entry for entry in entries if entry[0].lower().endswith((".mid", ".midi"))]
+    files = [Found(name, size, stamp) for name, size, stamp, unusable in midi if not unusable]
+    left_out = [(name, unusable) for name, _, _, unusable in midi if unusable]
+    if not midi:
+        raise EmogenError(f"no MIDI files (.mid, .midi) in {path}", LAYOUTS)
+    if unlabelled:
+        return Source(path, in_zip, _named_by_folder(files), left_out)
+    labelled = [replace(file, label=label, song=song) for file in files for label, song in [_label(file.name)] if label]
+    if not labelled:
+        raise EmogenError(f"none of the {len(midi)} MIDI files in {path} has an emotion", LAYOUTS)
+    names = {file.name for file in labelled}
+    left_out += [(file.name, "no emotion in its name or its folders") for file in files if file.name not in names]
+    source = Source(path, in_zip, labelled, sorted(left_out))
+    return _with_lists(source, [name for name, _, _, unusable in entries if not unusable and name.endswith(".csv")])
+
+
+def _files(folder: Path) -> Iterator[Entry]:
+    """The files of a folder and the folders in it; links to folders are not followed."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for here, folders, names in os.walk(folder, onerror=refuse):
+        within = Path(here).relative_to(folder).as_posix()
+        prefix = "" if within == "." else within + "/"
+        folders[:] = [name for name in folders if name != "__MACOSX"]
+        for name in names + [name for name in folders if name.lower().endswith((".mid", ".midi"))]:
+            if not name.startswith("._"):
+                yield (prefix + name, *_inspect(Path(here, name)))
+
+
+def _inspect(path: Path) -> tuple[int, int, str]:
+    """Size, stamp and what is wrong with a file."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        return 0, 0, f"cannot be read ({error.strerror})"
+    if not stat.S_ISREG(status.st_mode):
+        return 0, 0, "not a file"
+    return status.st_size, status.st_mtime_ns, _too_large(status.st_size)
+
+
+def _too_large(size: int) -> str:
+    return f"larger than {MAX_BYTES // 1_000_000} MB" if size > MAX_BYTES else ""
+
+
+def _members(path: Path) -> Iterator[Entry]:
+    """The files of a zip archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        raise EmogenError(
+            f"{path} is not a zip archive", "prepare takes a folder, a .zip archive or a .csv list"
+        ) from None
+    if len(members) > MAX_MEMBERS:
+        raise EmogenError(f"{path} holds more than {MAX_MEMBERS:,} files")
+    for name, member in {member.filename: member for member in members}.items():
+        parts = name.replace("\\", "/").split("/")
+        if member.is_dir() or "__MACOSX" in parts or parts[-1].startswith("._"):
+            continue
+        unsafe = ".." in parts or parts[0] == "" or parts[0].endswith(":")
+        problem = "a name that points outside the archive" if unsafe else _too_large(member.file_size)
+        yield name, member.file_size, member.CRC, problem
+
+
+@contextmanager
+def opened(root: Path, in_zip: bool) -> Iterator[Callable[[str], bytes]]:
+    """A function that gives the bytes of a source's file by its name, at most one more than ``MAX_BYTES``.
+
+    It raises UnusableFile with the reason where it cannot.
+    """
+    if in_zip:
+        with zipfile.ZipFile(root) as archive:
+            yield lambda name: _read(lambda: archive.open(name))
+    else:
+        yield lambda name: _read(lambda: (root / name).open("rb"))
+
+
+def _read(open_file: Callable[[], IO[bytes]]) -> bytes:
+    try:
+        with open_file() as file:
+            return file.read(MAX_BYTES + 1)  # one more than the reader of MIDI files takes
+    except OSError as error:
+        raise UnusableFile(f"cannot be read ({error.strerror or error})") from None
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, EOFError, ValueError) as error:
+        raise UnusableFile(f"cannot be unpacked ({error or type(error).__name__})") from None
+
+
+def _label(name: str) -> tuple[str, str]:
+    """Label and song that a file's name and folders tell; both empty where they tell nothing."""
+    path = PurePosixPath(name)
+    if clip := EMOPIA_NAME.fullmatch(path.name):
+        return f"Q{clip[1]}", clip[2]
+    for folder in reversed(path.parts[:-1]):
+        if label := _meant(folder):
+            return label, path.stem
+    return "", ""
+
+
+def _meant(word: str) -> str:
+    """The emotion or quadrant that a word names; empty where it names none."""
+    name = word.strip().lower()
+    if re.fullmatch(r"q[1-4]", name):
+        return name.upper()
+    name = ALIASES.get(name, name)
+    return name if name in EMOTIONS else ""
+
+
+def _named_by_folder(files: list[Found]) -> list[Found]:
+    """Files without labels, with their songs: see ``find``."""
+    paths = [PurePosixPath(file.name) for file in files]
+    songs = {path.parent for path in paths if path.stem == path.parent.name}
+    above = ([folder for folder in path.parents if folder in songs] for path in paths)
+    return [
+        replace(file, song=str(folders[-1] if folders else path.with_suffix("")))
+        for file, path, folders in zip(files, paths, above, strict=True)
+    ]
+
+
+def _with_lists(source: Source, lists: list[str]) -> Source:
+    """The source with what its own ``label.csv`` and split files say."""
+    labels: dict[str, str] = {}
+    official: dict[str, str] = {}
+    with opened(source.root, source.in_zip) as read:
+        for name in lists:
+            base = PurePosixPath(name).name
+            if base == "label.csv":
+                labels |= {row[0]: row[1] for row in _rows(read(name), name)[1:] if len(row) > 1}
+            elif base in OFFICIAL_LISTS:
+                official |= {row[-1]: OFFICIAL_LISTS[base] for row in _rows(read(name), name)[1:] if row}
+    stems = {PurePosixPath(file.name).stem: file for file in source.files}
+    remarks = [(clip, "listed in label.csv, but there is no such file") for clip in labels if clip not in stems]
+    for clip, file in stems.items() if labels else ():
+        if clip not in labels:
+            remarks.append((file.name, "not listed in label.csv; labelled by its name"))
+        elif f"Q{labels[clip].strip()}" != file.label:
+            remarks.append((file.name, f"label.csv says {labels[clip]}; labelled by its name"))
+    return replace(source, remarks=sorted(remarks), official=official)
+
+
+def _rows(data: bytes, name: str) -> list[list[str]]:
+    """The rows of a CSV file, as text."""
+    try:
+        return list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise EmogenError(f"{name} is not a CSV file ({error})", "save it as CSV in UTF-8") from None
+
+
+def _find_listed(path: Path, unlabelled: bool) -> Source:
+    """The files of a CSV list with the columns ``path,emotion[,song]``; paths count from the list's folder."""
+    rows = _rows(path.read_bytes(), str(path))
+    columns = [cell.strip().lower() for cell in rows[0]] if rows else []
+    for needed in ("path",) if unlabelled else ("path", "emotion"):
+        if needed not in columns:
+            hint = "its first line names the columns: path,emotion,song"
+            raise EmogenError(f"{path} has no column '{needed}'", hint)
+    files: dict[str, Found] = {}
+    left_out = []
+    for row in rows[1:]:
+        cells = dict(zip(columns, (cell.strip() for cell in row), strict=False))
+        name, word = cells.get("path", ""), cells.get("emotion", "")
+        if not any(cells.values()):
+            continue
+        label = "" if unlabelled else _meant(word)
+        size, stamp, problem = _inspect(path.parent / name) if "\0" not in name else (0, 0, "not a file")
+        if name in files:
+            problem = "listed before"
+        elif not unlabelled and not label:
+            problem = f"unknown emotion '{word}' {suggest(word, (*EMOTIONS, *ALIASES))}".strip()
+        if problem:
+            left_out.append((name, problem))
+        else:
+            song = cells.get("song") or PurePosixPath(name).stem
+            files[name] = Found(name, size, stamp, label, song)
+    if not files:
+        hint = f"{left_out[0][0]}: {left_out[0][1]}" if left_out else "one line a file"
+        raise EmogenError(f"{path} lists no usable file", hint)
+    ordered = [files[name] for name in sorted(files)]
+    if unlabelled and "song" not in columns:
+        ordered = _named_by_folder(ordered)
+    return Source(path.parent, False, ordered, sorted(left_out))

@@ -1,0 +1,271 @@
+"""Does it hold together as music? A score that tells real pieces from disturbed copies of them.
+
+Each of four disturbances (``KINDS``) breaks one thing and leaves the rest: the order of pitches, the key, the harmony,
+the hands' being together. A classifier learns to tell real pieces from such copies by which intervals sound, how lines
+move, which pitches meet within some notes, what returns, and how onsets follow each other. A copy is as dense, as loud
+and as high as its original, so these do not help; and they are not looked at: loudness is left out, pitches count
+against each other, and intervals as shares of their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emogen.ear.classifier import Classifier
+from emogen.music.measures import key_fit
+from emogen.music.notes import HIGHEST_KEY, LOWEST_KEY, Floats, Ints, Piece
+from emogen.music.tokens import CHORD_MS, GRID_MS, decode, encode
+
+KINDS = ("shuffled", "detuned", "moved", "slipped")
+DETUNED, MOVED = 0.12, 1 / 3
+"""Shares of the notes."""
+SLIP_MS = (60, 300)
+"""A slipped hand is late by something between: more than the notes of a chord are apart, less than most beats last."""
+MAJOR_SCALE, MINOR_SCALE = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10)
+
+WINDOW_MS = 15_000
+"""Pieces are heard in windows of this length, so that short and long ones compare."""
+MEMORY_NOTES = 64
+"""Each note is heard against so many before it."""
+RUNS_NOTES = (8, 32)
+"""Lengths of the runs of notes whose pitch classes are heard together."""
+FRAME_MS, RETURN_MS = 50, (300, 8000)
+"""How exactly, and after what time, a pattern may return."""
+HANDS_MS = 400
+"""The hands are heard against each other up to this lateness."""
+
+L2 = 0.01
+"""Chosen by cross-validation over EMOPIA's training songs; a third or three times of it does as well."""
+FOLDS = 5
+
+
+def disturb(piece: Piece, kind: str, rng: np.random.Generator) -> Piece:
+    """A copy of a piece, with as many notes, that is disturbed in one of ``KINDS``:
+
+    - shuffled: the pitches of each second are in random order;
+    - detuned: each note with a chance of 12 % is a semitone higher or lower;
+    - moved: each note with a chance of a third is one or two degrees higher or lower in the scale (natural minor) of
+      the best fitting key; notes outside the scale count as the degree above;
+    - slipped: one hand (the notes below the median pitch, or the others) is late by 60 to 300 ms throughout.
+
+    A note that would be struck together with another of its new pitch keeps its old pitch; one still sounding when its
+    pitch is struck again ends there.
+    """
+    if not len(piece):
+        return piece
+    pitch = piece.pitch
+    if kind == "slipped":
+        hand = (pitch < np.median(pitch)) == (rng.random() < 0.5)
+        late_ms = int(rng.integers(*SLIP_MS, endpoint=True))
+        return Piece.of(piece.onset_ms + late_ms * hand, pitch, piece.velocity, piece.duration_ms)
+    if kind == "shuffled":
+        pitch = pitch[np.lexsort((rng.random(len(piece)), piece.onset_ms // 1000))]
+    elif kind == "detuned":
+        step = rng.choice([-1, 1], len(piece))
+        pitch = np.where(rng.random(len(piece)) < DETUNED, _on_piano(pitch + step, pitch - step), pitch)
+    elif kind == "moved":
+        best = int(key_fit(np.bincount(pitch % 12, piece.duration_ms, 12)).argmax())
+        every = np.arange(LOWEST_KEY - 12, HIGHEST_KEY + 13)
+        scale = every[np.isin((every - best) % 12, MINOR_SCALE if best >= 12 else MAJOR_SCALE)]
+        degree, step = np.searchsorted(scale, pitch), rng.choice([-2, -1, 1, 2], len(piece))
+        pitch = np.where(rng.random(len(piece)) < MOVED, _on_piano(scale[degree + step], scale[degree - step]), pitch)
+    else:
+        raise ValueError(f"no disturbance '{kind}', only {', '.join(KINDS)}")
+    return Piece.of(piece.onset_ms, _apart(piece, pitch), piece.velocity, piece.duration_ms)
+
+
+def _on_piano(pitch: Ints, other: Ints) -> Ints:
+    """Each pitch that a piano has, and the other one for those it has not."""
+    return np.where((pitch >= LOWEST_KEY) & (pitch <= HIGHEST_KEY), pitch, other)
+
+
+def _apart(piece: Piece, pitch: Ints) -> Ints:
+    """New pitches (N,), of which those that meet another in their chord are the piece's own again."""
+    chord = (np.diff(piece.onset_ms, prepend=0) > CHORD_MS).cumsum()
+    while True:  # each round gives back at least one; the piece's own are apart
+        _, which, count = np.unique(chord * 128 + pitch, return_inverse=True, return_counts=True)
+        meets = (count[which] > 1) & (pitch != piece.pitch)
+        if not meets.any():
+            return pitch
+        pitch = np.where(meets, piece.pitch, pitch)
+
+
+def features(pieces: Sequence[Piece]) -> Floats:
+    """What is heard in pieces (N, F), each with at least one note: means over their windows."""
+    return np.array([np.mean([_listen(window) for window in _windows(piece)], axis=0) for piece in pieces])
+
+
+def _windows(piece: Piece) -> list[Piece]:
+    """Windows that cover a piece from its first onset to its last, each with at least one note."""
+    piece = decode(encode(piece))  # played, transcribed or generated: all on one grid, and without long silences
+    first, last = int(piece.onset_ms[0]), int(piece.onset_ms[-1]) + 1
+    number = -(-(last - first) // WINDOW_MS)
+    starts_ms = np.linspace(first, last - WINDOW_MS, number).astype(int)  # a single one is ``first``
+    return [piece.crop(start_ms, start_ms + WINDOW_MS) for start_ms in starts_ms.tolist()]
+
+
+def _listen(piece: Piece) -> Floats:
+    """Features (F,) of a piece on the grid, where the notes of a chord have one onset."""
+    onset, pitch = piece.onset_ms, piece.pitch
+    first = np.flatnonzero(np.diff(onset, prepend=-1))
+    size = np.diff(first, append=len(piece))  # of each chord
+    bottom, top = pitch[first], pitch[first + size - 1]
+    before = np.arange(len(piece)) - np.arange(1, MEMORY_NOTES + 1)[:, None]  # (MEMORY_NOTES, N): whom each note meets
+    known, before = before >= 0, np.maximum(before, 0)
+    interval, gap_ms = pitch - pitch[before], onset - onset[before]
+    held = known & (gap_ms > 0) & ((onset + piece.duration_ms)[before] > onset + 2 * GRID_MS)
+    bass = np.minimum(np.where(held, pitch[before], HIGHEST_KEY).min(0), np.repeat(bottom, size))
+    upper = pitch >= np.median(pitch)
+    across = known & (upper != upper[before])
+    return np.concatenate(
+        [
+            _intervals(interval[known & (gap_ms == 0)]),
+            _intervals(interval[held]),
+            _log_shares((pitch - bass)[pitch > bass] % 12, 12),
+            _intervals(np.diff(top)),
+            _intervals(np.diff(bottom)),
+            *(_harmony(pitch, notes) for notes in RUNS_NOTES),
+            _returns(onset, pitch),
+            _rhythm(np.diff(onset[first])),
+            _hands(np.where(upper, gap_ms, -gap_ms)[across]),
+        ]
+    )
+
+
+def _log_shares(values: Ints, bins: int) -> Floats:
+    """Logs of the shares of values 0..bins-1 (bins,); one value more, spread over all bins, keeps them finite."""
+    count = np.bincount(values, minlength=bins) + 1 / bins
+    return np.log(count / count.sum())
+
+
+def _intervals(semitones: Ints) -> Floats:
+    """Log shares (24,) of intervals, by size below an octave and by interval class from there on."""
+    size = np.abs(semitones)
+    return _log_shares(np.where(size < 12, size, 12 + size % 12), 24)
+
+
+def _harmony(pitch: Ints, notes: int) -> Floats:
+    """Number of pitch classes and fit of the best key (2,), means over all runs of so many notes."""
+    notes = min(notes, len(pitch))
+    total = np.concatenate([np.zeros((1, 12)), np.eye(12)[pitch % 12].cumsum(0)])
+    count = total[notes:] - total[:-notes]
+    return np.array([(count > 0).sum(1).mean(), key_fit(count).max(1).mean()])
+
+
+def _returns(onset: Ints, pitch: Ints) -> Floats:
+    """How much better patterns return after the best time than after any (2,): of all notes, of those in rhythm.
+
+    From the autocorrelation of the piano roll, by the Wiener-Khinchin theorem.
+    """
+    frame = (onset - onset[0]) // FRAME_MS
+    lag = np.arange(*RETURN_MS, FRAME_MS) // FRAME_MS
+    keys, row = np.unique(pitch, return_inverse=True)
+    roll = np.zeros((len(keys), int(frame[-1] + lag[-1]) + 3))  # so long that its end does not meet its beginning
+    roll[row, frame] = 1
+    spectrum = np.fft.rfft(roll)
+    powers = (np.abs(spectrum) ** 2).sum(0), np.abs(spectrum.sum(0)) ** 2
+    same_key, any_key = (np.convolve(np.fft.irfft(power, roll.shape[1]), np.ones(3), "same")[lag] for power in powers)
+    could = np.searchsorted(frame, frame[-1] - lag, side="right")  # notes that have music so much later
+    shares = same_key / (could + 5), same_key / (any_key + 5)  # 5: a few notes that agree prove little
+    return np.array([share.max() - share.mean() for share in shares])
+
+
+def _rhythm(gap_ms: Ints) -> Floats:
+    """Log shares (15,) of the time between chords (C - 1,): against the time before, and against the median."""
+    usual_ms = np.median(gap_ms) if len(gap_ms) else 1.0
+    octaves = np.abs(np.diff(np.log2(gap_ms)))
+    change = np.digitize(octaves, (0.1, 0.25, 0.5, 0.85, 1.15, 2))
+    size = np.digitize(gap_ms / usual_ms, (0.15, 0.3, 0.5, 0.75, 1.25, 1.75, 2.5))
+    return np.concatenate([_log_shares(change, 7), _log_shares(size, 8)])
+
+
+def _hands(late_ms: Ints) -> Floats:
+    """How often the hands are apart by one same time against not at all (3,), in logs: early, late, either.
+
+    ``late_ms`` tells of each pair of an upper and a lower note how late the upper is. Hands that slipped agree on one.
+    """
+    steps = HANDS_MS // GRID_MS
+    count = np.bincount(late_ms[np.abs(late_ms) <= HANDS_MS] // GRID_MS + steps, minlength=2 * steps + 1)
+    near = np.convolve(count, np.ones(3), "same") + 1
+    apart = near[: steps - 3].max(), near[steps + 4 :].max()
+    return np.log(np.array([*apart, max(apart)]) / near[steps])
+
+
+def auc(real: Floats, disturbed: Floats) -> float:
+    """Area under the ROC curve: how often a real piece's score (R,) is above a disturbed one's (D,), ties half."""
+    below, above = (np.searchsorted(np.sort(disturbed), real, side=side) for side in ("left", "right"))
+    return float((below + above).mean() / 2 / len(disturbed))
+
+
+def percentile(scores: Floats, real_scores: Floats) -> Floats:
+    """Where scores (N,) stand among those of real pieces (R,): 0..100, the median of these at 50."""
+    below, above = (np.searchsorted(np.sort(real_scores), scores, side=side) for side in ("left", "right"))
+    return 50 * (below + above) / len(real_scores)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coherence:
+    """The fitted score; make one with ``fit``, or with ``of`` from what ``arrays`` gave."""
+
+    classifier: Classifier
+    """Of the classes real and each of ``KINDS``."""
+    aucs: dict[str, float]
+    """See ``auc``: of real pieces against those disturbed in each of ``KINDS``, and against all of them ("all").
+    By cross-validation: each song was scored by what was fitted on other songs."""
+
+    @classmethod
+    def fit(cls, pieces: Sequence[Piece], song: npt.NDArray[np.integer[Any]], seed: int) -> Coherence:
+        """The score that tells real pieces of some songs (N,) from a copy of each in every one of ``KINDS``.
+
+        Raises:
+            ValueError: fewer than two songs, or a piece without notes.
+        """
+        _, song = np.unique(song, return_inverse=True)
+        songs = int(song.max(initial=-1)) + 1
+        if songs < 2 or not all(map(len, pieces)):
+            raise ValueError("pieces must be of two songs or more, each with notes")
+        rng = np.random.default_rng(seed)
+        fold = rng.permutation(songs)[song] % min(FOLDS, songs)
+        copies = [features([disturb(piece, kind, rng) for piece in pieces]) for kind in KINDS]
+        heard = np.stack([features(pieces), *copies])  # (1 + K, N, F)
+        scores = np.zeros(heard.shape[:2])
+        for one in range(fold.max() + 1):
+            scores[:, fold == one] = _score(_fit(heard[:, fold != one]), heard[:, fold == one])
+        aucs = {"all": auc(scores[0], scores[1:].ravel())}
+        aucs |= {kind: auc(scores[0], disturbed) for kind, disturbed in zip(KINDS, scores[1:], strict=True)}
+        return cls(_fit(heard), aucs)
+
+    def score(self, pieces: Sequence[Piece]) -> Floats:
+        """How much more a piece (N,) sounds real than disturbed: log odds; -inf for one without notes."""
+        scores = np.full(len(pieces), -np.inf)
+        with_notes = [index for index, piece in enumerate(pieces) if len(piece)]
+        if with_notes:
+            scores[with_notes] = _score(self.classifier, features([pieces[index] for index in with_notes]))
+        return scores
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """All there is to it, for a file."""
+        return {**self.classifier.arrays(), "aucs": np.array([self.aucs[kind] for kind in ("all", *KINDS)])}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Coherence:
+        """The score that ``arrays`` came from (of any precision; other entries are ignored)."""
+        return cls(Classifier.of(arrays), dict(zip(("all", *KINDS), arrays["aucs"].tolist(), strict=True)))
+
+
+def _fit(heard: Floats) -> Classifier:
+    """The classifier of features (1 + K, N, F) of real pieces and their copies, weighed so that half of all is real."""
+    classes, pieces, entries = heard.shape
+    weight = np.repeat([len(KINDS), *[1] * len(KINDS)], pieces)
+    return Classifier.fit(heard.reshape(-1, entries), np.repeat(np.arange(classes), pieces), l2=L2, weight=weight)
+
+
+def _score(classifier: Classifier, heard: Floats) -> Floats:
+    """Log odds (...) of real against all else, of features (..., F)."""
+    odds = classifier.log_odds(heard)
+    return odds[..., 0] - np.logaddexp.reduce(odds[..., 1:], axis=-1)

@@ -1,0 +1,219 @@
+"""A piece as rows of numbers that say how it sounds: what a listener's mood might hang on.
+
+A piece is heard in windows of ``WINDOW_S`` that overlap by half and more, evenly spread from its first to its last
+onset: so short and long pieces compare, and silence around a piece changes nothing. All pieces pass through
+``tokens`` first, so that played and generated ones are heard with the same ears. Pitch classes are counted from the
+tonic or from the sounding bass, so a piece means the same in every key but for its register.
+
+What is measured follows the literature on emotion in music (Gabrielsson and Lindström, "The role of structure in the
+musical expression of emotions", 2010): loudness, articulation, tempo, rhythm, register, melody, mode, dissonance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from emogen.music.measures import key_fit
+from emogen.music.notes import Floats, Ints, Piece
+from emogen.music.tokens import decode, encode
+
+WINDOW_S = 12
+FEWEST_CHORDS = 4
+"""A window with fewer says nothing, and is passed over."""
+
+LEVELS = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
+CHORD_KINDS = ("047", "037", "036", "048", "057", "047b", "037a", "047a", "0369", "036a", "0247", "0237")
+"""Kinds of chords as semitones above the root, in hexadecimal: triads, suspended, sevenths, added seconds."""
+
+_KINDS = np.array([[f"{semitone:x}" in kind for semitone in range(12)] for kind in CHORD_KINDS], dtype=np.float64)
+_KINDS /= np.linalg.norm(_KINDS, axis=1, keepdims=True)
+_CHORDS = np.concatenate([np.roll(_KINDS, root, axis=1) for root in range(12)])  # (12 roots x 12 kinds, 12)
+_RELATIVE_MINOR = 12 + (np.arange(12) + 9) % 12
+_STEPS = np.array([-7, -2, 0, 1, 3, 8])
+"""Semitones that part leaps, steps and repeated notes, down and up."""
+_RATIOS = np.log(2) * np.array([-1.3, -0.7, -0.3, -0.1, 0.1, 0.3, 0.7, 1.3])
+"""Logarithms that part equal gaps from those in the ratios of 2:3, 1:2 and 1:3."""
+_ECHO_MS = 25
+_ECHOES = slice(6, 80)
+"""Where a pulse is looked for: from 150 ms to 2 s, in steps of _ECHO_MS."""
+
+
+def hear(piece: Piece) -> Floats:
+    """Features (W, F) of the W windows of a piece, named in ``NAMES`` (F,); W is 0 where too little happens."""
+    rows = [np.concatenate([np.ravel(part) for part in _measures(window).values()]) for window in _windows(piece)]
+    return np.array(rows, dtype=np.float64).reshape(-1, len(NAMES))
+
+
+def _windows(piece: Piece) -> Iterator[Piece]:
+    """The windows of a piece that say something."""
+    if not len(piece):
+        return
+    heard = decode(encode(piece.crop(int(piece.onset_ms[0]), piece.end_ms)))
+    length_ms, span_ms = 1000 * WINDOW_S, int(heard.onset_ms[-1]) + 1
+    number = max(-(-2 * span_ms // length_ms) - 1, 1)
+    for start_ms in np.linspace(0, max(span_ms - length_ms, 0), number).astype(int).tolist():
+        window = heard.crop(start_ms, start_ms + length_ms)
+        if len(_chord_starts(window)) >= FEWEST_CHORDS:
+            yield window
+
+
+def _measures(window: Piece) -> dict[str, npt.ArrayLike]:
+    """What there is to hear in a window, by name: numbers and arrays of numbers."""
+    first = _chord_starts(window)
+    last = np.append(first[1:], len(window)) - 1
+    return (
+        _playing(window, first, last)
+        | _rhythm(window, first)
+        | _lines(window, window.pitch[first], window.pitch[last])
+        | _harmony(window, window.pitch[first], window.pitch[last])
+        | _sonority(window, first)
+    )
+
+
+def _chord_starts(window: Piece) -> Ints:
+    """Index (C,) of the lowest note of each chord."""
+    return np.flatnonzero(np.diff(window.onset_ms, prepend=-1))
+
+
+def _spread(values: npt.ArrayLike) -> Floats:
+    """Mean, standard deviation and quantiles (7,)."""
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    return np.array([ordered.mean(), ordered.std(), *ordered[np.rint(LEVELS * (len(ordered) - 1)).astype(int)]])
+
+
+def _shares(index: Ints, bins: int, weight: Floats | Ints | None = None) -> Floats:
+    """Share (bins,) of each index in 0..bins-1; all 0 where there is nothing."""
+    count = np.bincount(index, weight, bins)
+    return count / max(count.sum(), 1e-9)
+
+
+def _correlation(a: Floats, b: Floats) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    return float(a @ b / np.sqrt((a @ a) * (b @ b) + 1e-9))
+
+
+def _playing(window: Piece, first: Ints, last: Ints) -> dict[str, npt.ArrayLike]:
+    """Loudness and articulation."""
+    velocity, onset = window.velocity.astype(np.float64), window.onset_ms / 1000
+    pitch, duration = window.pitch.astype(np.float64), window.duration_ms / 1000
+    loud = np.maximum.reduceat(velocity, first)
+    gap = np.diff(onset[first], append=onset[first[-1]] + 1)
+    legato = np.maximum.reduceat(duration, first) / gap
+    second = np.bincount(onset.astype(int), velocity)
+    return {
+        "velocity": _spread(velocity),
+        "accent": np.abs(np.diff(loud)).mean(),
+        "melody_velocity": velocity[last].mean() - velocity.mean(),
+        "bass_velocity": velocity[first].mean() - velocity.mean(),
+        "velocity_by_pitch": _correlation(velocity, pitch),
+        "velocity_by_time": _correlation(velocity, onset),
+        "energy": [np.log(second + 10).mean(), np.log(second + 10).std()],
+        "duration": _spread(np.log(duration)),
+        "legato": _spread(np.log(legato)),
+        "staccato": (duration < 0.15).mean(),
+    }
+
+
+def _rhythm(window: Piece, first: Ints) -> dict[str, npt.ArrayLike]:
+    """Density, the time between chords, and the pulse: the autocorrelation of what is struck, up to 2 s."""
+    onset = window.onset_ms / 1000
+    gap = np.log(np.diff(onset[first]))
+    span_s = max(onset[-1] - onset[0], 1.0)
+    size = np.diff(first, append=len(window))
+    struck = np.bincount(window.onset_ms // _ECHO_MS, window.velocity, 1000 * WINDOW_S // _ECHO_MS).astype(np.float64)
+    struck = np.convolve(struck, [0.5, 1, 0.5], "same")  # a little off the pulse is still on it
+    power = np.abs(np.fft.rfft(struck - struck.mean(), 1024)) ** 2
+    echo = np.fft.irfft(power / (power.mean() + 1e-9))[_ECHOES]
+    return {
+        "density": np.log([len(window) / span_s, len(first) / span_s]),
+        "gap": _spread(gap),
+        # from 40 ms, each bin half as wide again
+        "gaps": _shares(np.clip((gap + 3.2) / 0.4, 0, 9).astype(int), 10),
+        "gap_change": np.abs(np.diff(gap)).mean(),
+        "gap_ratios": _shares(np.digitize(np.diff(gap), _RATIOS), 9),
+        "chord_size": [size.mean(), size.std(), *_shares(np.minimum(size, 5) - 1, 5)],
+        # up to 0.5 s, to 1 s, to 2 s
+        "pulse": [echo.max(), echo.std(), *np.maximum.reduceat(echo, [0, 14, 34])],
+        "pulse_ms": _ECHO_MS * (_ECHOES.start + echo.argmax()),
+    }
+
+
+def _lines(window: Piece, bass: Ints, top: Ints) -> dict[str, npt.ArrayLike]:
+    """Where the music lies, and how its lowest and its highest line move."""
+    weight = window.duration_ms * window.velocity.astype(np.float64)
+    return {
+        "pitch": _spread(window.pitch),
+        "bass": _spread(bass),
+        "top": _spread(top),
+        "octaves": _shares(np.clip(window.pitch // 12 - 2, 0, 6), 7, weight),
+        "steps": _shares(np.clip(np.diff(window.pitch), -25, 25) // 4 + 7, 14),
+        "top_steps": _shares(np.digitize(np.diff(top), _STEPS), 7),
+        "bass_steps": _shares(np.digitize(np.diff(bass), _STEPS), 7),
+        "leaps": np.abs([np.diff(top), np.diff(bass)]).mean(1),
+        "top_intervals": _shares(np.diff(top) % 12, 12),
+        "bass_intervals": _shares(np.diff(bass[np.diff(bass, prepend=-1) != 0]) % 12, 12),
+    }
+
+
+def _harmony(window: Piece, bass: Ints, top: Ints) -> dict[str, npt.ArrayLike]:
+    """Key, pitch classes counted from the tonic, kinds of chords and how fast they change."""
+    onset, release = window.onset_ms / 1000, (window.onset_ms + window.duration_ms) / 1000
+    pitch_class = np.eye(12)[window.pitch % 12]
+    profile = (np.minimum(window.duration_ms, 2000) * window.velocity) @ pitch_class
+    profile /= profile.sum()
+    fit = key_fit(profile)
+    tonic = int(fit.argmax()) % 12
+    scale = int((fit[:12] + fit[_RELATIVE_MINOR]).argmax())  # of a major key and its relative minor
+    second = np.arange(int(onset[-1]) + 1)[:, None]
+    sound = np.clip(np.minimum(release, second + 1) - np.maximum(onset, second), 0, 1) * window.velocity @ pitch_class
+    sound /= np.maximum(np.linalg.norm(sound, axis=1, keepdims=True), 1e-9)  # (seconds, 12)
+    likeness = sound @ _CHORDS.T
+    odds = np.exp(15 * likeness)  # the likelier of two like chords takes most of the share
+    chord = (odds / odds.sum(1, keepdims=True)).mean(0).reshape(12, len(CHORD_KINDS))
+    return {
+        "mode": fit[:12].max() - fit[12:].max(),
+        "tonality": [fit[:12].max(), fit[12:].max(), np.ptp(np.sort(fit)[-2:])],
+        "fits": np.roll(fit.reshape(2, 12), -scale, axis=1).ravel(),
+        "profile": np.roll(profile, -tonic),
+        "profile_entropy": -(profile * np.log(profile + 1e-12)).sum(),
+        "bass_profile": np.roll(_shares(bass % 12, 12), -tonic),
+        "top_profile": np.roll(_shares(top % 12, 12), -tonic),
+        "chords": chord.sum(0),
+        "chord_roots": np.roll(chord.sum(1), -tonic),
+        "change": [1 - (sound[lag:] * sound[:-lag]).sum(1).mean() if len(sound) > lag else 0 for lag in (1, 2, 4)],
+    }
+
+
+def _sonority(window: Piece, first: Ints) -> dict[str, npt.ArrayLike]:
+    """Which intervals sound together: of all pairs, above the lowest sounding note, and below the highest."""
+    now_ms = window.onset_ms[first][:, None]
+    late_ms = np.minimum(50, window.duration_ms)  # what ends as the next begins does not sound together with it
+    release_ms = window.onset_ms + window.duration_ms - late_ms
+    sounds = (window.onset_ms <= now_ms) & (release_ms >= now_ms)  # (C, N)
+    lowest = np.where(sounds, window.pitch, 999).min(1)[:, None]
+    highest = np.where(sounds, window.pitch, 0).max(1)[:, None]
+    held_ms = np.minimum(np.diff(window.onset_ms[first], append=window.onset_ms[-1] + 500), 2000)[:, None]
+    fading = np.exp(np.minimum(window.onset_ms - now_ms, 0) / 1000)
+    weight = (sounds * held_ms * fading * window.velocity)[sounds]
+    above, below = (window.pitch - lowest)[sounds], (highest - window.pitch)[sounds]
+    one, other = np.nonzero(np.triu((release_ms[:, None] >= window.onset_ms), 1))
+    interval = np.abs(window.pitch[one] - window.pitch[other])
+    together = window.onset_ms[one] == window.onset_ms[other]
+    loud = np.sqrt(window.velocity[one] * window.velocity[other])
+    return {
+        "sounding": _spread(sounds.sum(1)),
+        "above_bass": _shares(above % 12, 12, weight),
+        "below_top": _shares(below % 12, 12, weight),
+        "top_above_bass": _shares((highest - lowest)[:, 0] % 12, 12, held_ms[:, 0].astype(np.float64)),
+        "interval_classes": _shares(interval % 12, 12, loud),
+        "intervals": _shares(np.minimum(interval, 13), 14),
+        "struck_intervals": _shares(interval[together] % 12, 12),
+    }
+
+
+_EXAMPLE = Piece(np.arange(4) * 500, np.arange(60, 64), np.full(4, 64), np.full(4, 500))
+NAMES = tuple(f"{name}[{index}]" for name, part in _measures(_EXAMPLE).items() for index in range(np.size(part)))
+"""Of the F features."""

@@ -1,0 +1,1 @@
+"""Figures about a voice, and the blind listening test."""

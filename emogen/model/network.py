@@ -1,0 +1,319 @@
+"""The network: a causal Transformer that takes one step a note and knows ids only.
+
+The four embeddings of a note are summed; pre-norm blocks read the notes; a chain of small heads draws shift, pitch,
+velocity, duration in that order, each seeing those drawn before it. Attention turns a quarter of each query and key by
+the note's number, half by its onset in seconds and a quarter by its pitch, and so it sees differences: the third note
+back, what was struck a beat ago (performances have no beat grid), the octave below. Three conditions enter every step:
+an emotion, a plan and the time remaining. They become one vector c (B, T, C), which is added to the embedding and
+scales every norm, so that a condition cannot be forgotten on the way up.
+
+Shapes: B batch, T notes, D width, H heads, C width of the condition, E emotions, P plan entries.
+Sources: rotary positions: Su et al., "RoFormer" (2021); RMS norm: Zhang and Sennrich (2019); norms scaled by a
+condition: Perez et al., "FiLM" (2018), Peebles and Xie, "DiT" (2023).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from emogen.emotion import EMOTIONS
+from emogen.model import rotary
+from emogen.model.rotary import FAR_S, OCTAVES, WAVES, Floats32
+from emogen.music.notes import Ints
+from emogen.music.plan import ENTRIES
+from emogen.music.tokens import COLUMN, NO_NOTE, SHIFT_MS, SIZES, Tokens
+from emogen.settings import ModelSettings
+
+CONDITION_WIDTH = 64
+
+
+class Cache:
+    """Keys and values of the notes read so far, allocated once: (layers, 2, B, H, context, D/H)."""
+
+    def __init__(self, model: Composer, batch: int) -> None:
+        s = model.settings
+        shape = (s.n_layers, 2, batch, s.n_heads, s.context_notes, s.d_model // s.n_heads)
+        self.kv = torch.empty(shape, device=model.device)
+        self.length = 0
+        self.time_s = torch.zeros(batch, 1, device=model.device)
+        """Onset of the last note, counted from the first (B, 1)."""
+
+    @property
+    def room(self) -> int:
+        """Notes that can still be added."""
+        return self.kv.shape[4] - self.length
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all pieces but ``rows`` (ascending indices into the batch), which move up: only notes are copied."""
+        for to, row in enumerate(rows.tolist()):
+            if to != row:
+                self.kv[:, :, to, :, : self.length] = self.kv[:, :, row, :, : self.length]
+        self.kv, self.time_s = self.kv[:, :, : len(rows)], self.time_s[rows]
+
+    def clear(self) -> None:
+        """Forget all notes."""
+        self.length = 0
+        self.time_s.zero_()
+
+
+class Reader:
+    """A batch of pieces as a network has read them, and what it expects next: arrays in, arrays out."""
+
+    def __init__(self, model: Composer, rows: int) -> None:
+        self.model, self.cache = model, Cache(model, rows)
+        self.h = torch.zeros(rows, model.settings.d_model, device=model.device)
+        """What the next note is drawn from (B, D)."""
+
+    @property
+    def room(self) -> int:
+        """Notes that can still be read."""
+        return self.cache.room
+
+    @torch.inference_mode()
+    def clear(self) -> None:
+        """Forget all notes."""
+        self.cache.clear()
+
+    @torch.inference_mode()
+    def keep(self, rows: Ints) -> None:
+        """Drop all pieces but ``rows`` (ascending)."""
+        kept = torch.from_numpy(rows).to(self.model.device)
+        self.cache.keep(kept)
+        self.h = self.h[kept]
+
+    @torch.inference_mode()
+    def read(self, notes: Tokens, emotion: Floats32, plan: Floats32, remaining_s: Floats32) -> None:
+        """Go on with notes (B, T, 4), told emotion (B, E), plan (B, P; NaN: unknown) and time remaining (B, T)."""
+        given = (torch.from_numpy(array).to(self.model.device) for array in (emotion, plan, remaining_s))
+        condition = self.model.condition(*given)
+        self.h = self.model(torch.from_numpy(notes).to(self.model.device), condition, self.cache)[:, -1]
+
+    @torch.inference_mode()
+    def logits(self, family: int) -> Floats32:
+        """Of the next note's family, those before it seen: (B, size)."""
+        return self.model.head(family, self.h).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def see(self, family: int, drawn: Ints) -> None:
+        """The next note has these ids (B,) of a family."""
+        self.h = self.model.see(family, self.h, torch.from_numpy(drawn).to(self.model.device))
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward layer, each behind a norm scaled by the condition."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        width = settings.d_model
+        self.n_heads = settings.n_heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.up = nn.Linear(width, 6 * width, bias=False)
+        self.down = nn.Linear(6 * width, width, bias=False)
+        self.dropout = settings.dropout  # on the residual only: inside attention it costs the fast kernel
+
+    def forward(self, x: Tensor, gains: Sequence[Tensor], turn: Tensor, kv: Tensor | None, start: int) -> Tensor:
+        """x (B, T, D), gains of its two norms, each like x; turn: see rotate; kv: this layer's cache."""
+        x = x + self.drop(self.attend(scaled_norm(x, gains[0]), turn, kv, start))
+        return x + self.drop(self.down(F.gelu(self.up(scaled_norm(x, gains[1])))))
+
+    def drop(self, x: Tensor) -> Tensor:
+        """Dropout, which costs a step of generation nothing."""
+        return F.dropout(x, self.dropout) if self.training else x
+
+    def attend(self, x: Tensor, turn: Tensor, kv: Tensor | None, start: int) -> Tensor:
+        """Attention of T new notes to themselves and, with a cache, to the ``start`` notes before them."""
+        batch, length, width = x.shape
+        qkv = self.qkv(x).view(batch, length, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
+        (q, k), v = rotate(qkv[:2], turn), qkv[2]
+        if kv is not None:
+            kv[0, :, :, start : start + length] = k
+            kv[1, :, :, start : start + length] = v
+            k, v = kv[:, :, :, : start + length]
+        mask = None
+        if start and length > 1:  # new notes see all old ones and, of the new, themselves and those before
+            mask = torch.ones(length, start + length, dtype=torch.bool, device=x.device).tril(start)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and length > 1)
+        return self.out(y.transpose(1, 2).reshape(batch, length, width))
+
+
+class Composer(nn.Module):
+    """The whole network."""
+
+    by_number: Tensor
+    by_time: Tensor
+    by_pitch: Tensor
+    octaves: Tensor
+    shift_s: Tensor
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        width, layers = settings.d_model, settings.n_layers
+        self.embed = nn.ModuleList(nn.Embedding(size + 1, width) for size in SIZES)
+        self.emotion = nn.Linear(len(EMOTIONS), CONDITION_WIDTH, bias=False)
+        self.plan = nn.Linear(2 * len(ENTRIES), CONDITION_WIDTH, bias=False)
+        self.remaining = nn.Linear(2 * WAVES + 1, CONDITION_WIDTH)
+        self.enter = nn.Linear(CONDITION_WIDTH, width)
+        self.gains = nn.Linear(CONDITION_WIDTH, (2 * layers + 1) * width)  # of all norms, in one product
+        self.blocks = nn.ModuleList(Block(settings) for _ in range(layers))
+        self.seen = nn.ModuleList(nn.Embedding(size + 1, width) for size in SIZES[:-1])
+        self.mix = nn.ModuleList(nn.Linear(width, width // 2) for _ in SIZES)
+        self.logits = nn.ModuleList(nn.Linear(width // 2, size) for size in SIZES)
+        head_width = width // settings.n_heads
+        for name, table in (
+            ("by_number", rotary.by_number(head_width, settings.context_notes)),
+            ("by_time", rotary.by_second(head_width)),
+            ("by_pitch", rotary.by_pitch(head_width)),
+            ("octaves", OCTAVES),
+        ):
+            self.register_buffer(name, torch.from_numpy(table), persistent=False)
+        self.register_buffer("shift_s", torch.tensor([*SHIFT_MS / 1000, 0.0], dtype=torch.float32), persistent=False)
+        for name, weight in self.named_parameters():
+            if weight.ndim < 2 or name.startswith(("gains.", "logits.")):
+                nn.init.zeros_(weight)  # so it begins with plain norms and no opinion: ln(size) nats a family
+            elif name.startswith(("embed.", "seen.")):
+                nn.init.normal_(weight)
+            else:
+                ends_branch = name.endswith(("out.weight", "down.weight"))
+                nn.init.normal_(weight, std=(weight.shape[1] * (2 * layers if ends_branch else 1)) ** -0.5)
+
+    @classmethod
+    def undrawn(cls, settings: ModelSettings) -> Composer:
+        """A network whose weights are anything until it takes some: to draw them takes longer than to read a file."""
+        with Undrawn():
+            return cls(settings)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.shift_s.device
+
+    def reader(self, rows: int) -> Reader:
+        """What reads a batch of so many pieces."""
+        return Reader(self, rows)
+
+    def is_finite(self) -> bool:
+        """Whether all weights are numbers."""
+        return all(bool(weight.sum().isfinite()) for weight in self.parameters())
+
+    def take(self, weights: dict[str, Tensor]) -> None:
+        """Take on the weights of another; plan entries that it lacks, the newest ones, have no effect then."""
+        by_entry = weights["plan.weight"].reshape(CONDITION_WIDTH, 2, -1)  # of the values, of whether they are known
+        missing = max(len(ENTRIES) - by_entry.shape[2], 0)
+        self.load_state_dict({**weights, "plan.weight": F.pad(by_entry, (0, missing)).flatten(1)})
+
+    def condition(self, emotion: Tensor, plan: Tensor, remaining_s: Tensor) -> Tensor:
+        """c (B, T, C) of emotion weights (B, E; zeros: none), plan (B, P; NaN: unknown), time (B, T; NaN: unknown)."""
+        known = ~plan.isnan()
+        fixed = self.emotion(emotion) + self.plan(torch.cat([plan.nan_to_num(0.0), known.float()], dim=-1))
+        return F.silu(fixed[:, None] + self.remaining(time_features(remaining_s, self.octaves)))
+
+    def forward(self, notes: Tensor, condition: Tensor, cache: Cache | None = None) -> Tensor:
+        """What the network makes of notes (B, T, 4): h (B, T, D), from which the next note is drawn.
+
+        With a cache the notes follow those it holds, and it takes them in; without one they are all there is.
+        """
+        start = cache.length if cache else 0
+        turn = self.rotation(notes, cache)
+        x = self.enter(condition)
+        for embed, ids in zip(self.embed, notes.int().unbind(-1), strict=True):
+            x = x + embed(ids)
+        x = F.dropout(x, self.settings.dropout, self.training)
+        gains = self.norm_gains(condition)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, gains[2 * layer : 2 * layer + 2], turn, cache.kv[layer] if cache else None, start)
+        if cache:
+            cache.length += notes.shape[1]
+        return scaled_norm(x, gains[-1])
+
+    def norm_gains(self, condition: Tensor) -> tuple[Tensor, ...]:
+        """What a condition (B, T, C) makes of each norm, (B, T, D) each: see scaled_norm."""
+        return ((1 + self.gains(condition)) * self.settings.d_model**0.5).chunk(2 * len(self.blocks) + 1, dim=-1)
+
+    def rotation(self, notes: Tensor, cache: Cache | None) -> Tensor:
+        """Cosines and sines (2, B, 1, T, W) of the angles of notes (B, T, 4), by number, time and pitch: see rotate."""
+        start, (batch, length, _) = cache.length if cache else 0, notes.shape
+        time_s = self.shift_s[notes[..., COLUMN.shift].int()].cumsum(1)
+        if cache:
+            time_s = time_s + cache.time_s
+            cache.time_s = time_s[:, -1:]
+        by_number = self.by_number[start : start + length].expand(batch, -1, -1)
+        by_pitch = self.by_pitch[notes[..., COLUMN.pitch].int()]
+        angle = torch.cat([by_number, time_s[..., None] * self.by_time, by_pitch], dim=-1)[:, None]
+        return turns(angle)
+
+    def head(self, family: int, h: Tensor) -> Tensor:
+        """Logits (..., size) of one family from h (..., D), which has seen the families before it."""
+        return self.logits[family](F.gelu(self.mix[family](h)))
+
+    def see(self, family: int, h: Tensor, drawn: Tensor) -> Tensor:
+        """h (..., D) after the ids (...) drawn of one family, for the heads that follow."""
+        return h + self.seen[family](drawn.int())
+
+    def nats(self, notes: Tensor, emotion: Tensor, plan: Tensor, remaining_s: Tensor) -> tuple[Tensor, Tensor]:
+        """Nats (N, 4) by family of each target of notes[:, 1:] of (B, T + 1, 4), and which (B, T) those N are."""
+        h = self(notes[:, :-1], self.condition(emotion, plan, remaining_s))
+        target = notes[:, 1:].long()
+        real = target[..., COLUMN.shift] != NO_NOTE[COLUMN.shift]
+        h, target = h[real], target[real]  # (N, D), (N, 4): padding is neither computed nor counted from here on
+        nats = []
+        for family, nothing in enumerate(NO_NOTE):
+            if family:
+                h = self.see(family - 1, h, target[:, family - 1])
+            logits = self.head(family, h).float()
+            nats.append(F.cross_entropy(logits, target[:, family], ignore_index=nothing, reduction="none"))
+        return torch.stack(nats, dim=-1), real
+
+    def loss(self, notes: Tensor, emotion: Tensor, plan: Tensor, remaining_s: Tensor) -> Tensor:
+        """Summed nats of each family (4,) for predicting notes[:, 1:] of (B, T + 1, 4), given the conditions."""
+        return self.nats(notes, emotion, plan, remaining_s)[0].sum(0)
+
+
+class Undrawn(TorchFunctionMode):
+    """Within it no random numbers are drawn into tensors."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func.__name__ in ("normal_", "uniform_", "kaiming_uniform_"):  # of a tensor, and of nn.init
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
+
+
+def scaled_norm(x: Tensor, gain: Tensor) -> Tensor:
+    """RMS norm of x (..., D), times a gain; in fewer operations than F.rms_norm takes on a CPU."""
+    return x * (gain / torch.linalg.vector_norm(x, dim=-1, keepdim=True))
+
+
+def turns(angle: Tensor) -> Tensor:
+    """Cosines and sines (2, ..., W) of angles (..., W/2) as rotate takes them."""
+    angle = torch.cat([-angle, angle], dim=-1)
+    return torch.stack([angle.cos(), angle.sin()])
+
+
+def rotate(x: Tensor, turn: Tensor) -> Tensor:
+    """x (..., B, H, T, W) with its pairs (i, i + W/2) turned.
+
+    Turn holds cosines and sines (2, B, 1, T, W), of the negative angle for the first of each pair: the pair's other
+    half, times its sine, is then added to both.
+    """
+    cos, sin = turn.to(x.dtype)
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+
+
+def time_features(remaining_s: Tensor, octaves: Tensor) -> Tensor:
+    """Waves (B, T, 17) over the logarithm of the time remaining, and whether it is known; all zero where it is not."""
+    known = ~remaining_s.isnan()
+    place = torch.log1p(remaining_s.nan_to_num(0.0).clamp(0, FAR_S)) / math.log1p(FAR_S)  # 0..1
+    angle = place[..., None] * octaves
+    waves = torch.cat([angle.cos(), angle.sin(), torch.ones_like(place)[..., None]], dim=-1)
+    return waves * known[..., None]

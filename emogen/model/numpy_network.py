@@ -1,0 +1,238 @@
+"""The network of ``model`` in NumPy, for composing on a CPU.
+
+A note is little work for PyTorch: half of its time would go into launching operations, and before the first one a
+command would wait two seconds for the import. What is computed is the same, and is explained there; a test holds the
+two together. Arranged otherwise are matrices, the way a row times a matrix reads them, and the pairs that attention
+turns, which lie side by side: a turn is then one product of complex numbers.
+
+Shapes: B batch, T notes, N = B T, D width, L layers, H heads, W width of a head, E emotions, P plan entries.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emogen.emotion import EMOTIONS
+from emogen.model.rotary import FAR_S, OCTAVES, WAVES, Floats32, by_number, by_pitch, by_second
+from emogen.music.notes import Ints
+from emogen.music.plan import ENTRIES
+from emogen.music.tokens import COLUMN, SHIFT_MS, SIZES, Tokens
+from emogen.settings import ModelSettings
+
+Layer = tuple[Any, Floats32]
+"""What rows are multiplied with, an array (inputs, outputs) or see ``int8``, and a bias (outputs,)."""
+READ_AT_ONCE = 32
+"""Notes of each piece that are read at once, so that the scores of their attention take little memory."""
+
+
+class NumpyComposer:
+    """The whole network."""
+
+    def __init__(self, settings: ModelSettings, weights: Mapping[str, Floats32]) -> None:
+        """Takes the weights of a ``model.Composer`` by their names there.
+
+        Raises:
+            LookupError, ValueError: they are not those of a network of these settings.
+        """
+        self.settings = settings
+        width, heads = settings.d_model, settings.n_heads
+        self.head_width = width // heads
+        self.finite = all(bool(np.isfinite(weight.sum())) for weight in weights.values())
+        rest = dict(weights)
+
+        def take(name: str, *shape: int) -> Floats32:
+            if rest[name].shape != shape:
+                raise ValueError(f"{name} is {rest[name].shape}, not {shape}")
+            return rest.pop(name)
+
+        def matrix(name: str, inputs: int, outputs: int) -> Floats32:
+            return np.ascontiguousarray(take(f"{name}.weight", outputs, inputs).T)
+
+        def layer(name: str, inputs: int, outputs: int) -> Layer:
+            return matrix(name, inputs, outputs), take(f"{name}.bias", outputs)
+
+        tables = [take(f"embed.{family}.weight", size + 1, width) for family, size in enumerate(SIZES)]
+        self.embed, self.first = np.concatenate(tables), np.cumsum([0, *map(len, tables[:-1])])
+        """All embeddings, and the row at which those of each family (4,) begin."""
+        self.seen = [take(f"seen.{family}.weight", size + 1, width) for family, size in enumerate(SIZES[:-1])]
+        told = len(rest["enter.weight"].T)
+        self.emotion, self.plan = matrix("emotion", len(EMOTIONS), told), matrix("plan", 2 * len(ENTRIES), told)
+        self.remaining, self.enter = layer("remaining", 2 * WAVES + 1, told), layer("enter", told, width)
+        gains, bias = layer("gains", told, (2 * settings.n_layers + 1) * width)
+        self.gains = gains * width**0.5, (1 + bias) * width**0.5
+        pairs = np.arange(self.head_width).reshape(2, -1).T.ravel()  # 0, W/2, 1, W/2 + 1, ...
+        self.blocks: list[tuple[Any, Any, Any, Any]] = []
+        """Of each layer what rows are multiplied with for qkv, out, up, down, as in a ``Layer``."""
+        for number in range(settings.n_layers):
+            name = f"blocks.{number}"
+            qkv = take(f"{name}.qkv.weight", 3 * width, width).reshape(3, heads, self.head_width, width).copy()
+            qkv[:2] = qkv[:2, :, pairs]
+            qkv[0] *= self.head_width**-0.5
+            out, up = matrix(f"{name}.out", width, width), matrix(f"{name}.up", width, 6 * width)
+            down = matrix(f"{name}.down", 6 * width, width)
+            self.blocks.append((np.ascontiguousarray(qkv.reshape(-1, width).T), out, up, down))
+        self.heads = [
+            (layer(f"mix.{family}", width, width // 2), layer(f"logits.{family}", width // 2, size))
+            for family, size in enumerate(SIZES)
+        ]
+        if rest:
+            raise ValueError(f"weights of another network: {', '.join(rest)}")
+        self.by_number = turns(by_number(self.head_width, settings.context_notes))
+        self.by_second = by_second(self.head_width)
+        self.by_pitch = turns(by_pitch(self.head_width))
+        self.shift_s = np.append(SHIFT_MS / 1000, 0).astype(np.float32)
+
+    def is_finite(self) -> bool:
+        """Whether all weights are numbers."""
+        return self.finite
+
+    def reader(self, rows: int) -> NumpyReader:
+        """What reads a batch of so many pieces."""
+        return NumpyReader(self, rows)
+
+    def condition(self, emotion: Floats32, plan: Floats32, remaining_s: Floats32) -> Floats32:
+        """c (B, T, C) of emotion weights (B, E), plan (B, P; NaN: unknown) and time (B, T), which is always known."""
+        known = ~np.isnan(plan)
+        told = np.concatenate([np.where(known, plan, 0), known], axis=1, dtype=np.float32)
+        fixed = emotion @ self.emotion + told @ self.plan
+        place = np.log1p(np.minimum(remaining_s, FAR_S).clip(0)) / math.log1p(FAR_S)
+        angle = place[..., None] * OCTAVES
+        waves = np.concatenate(
+            [np.cos(angle), np.sin(angle), np.ones_like(place)[..., None]], axis=-1, dtype=np.float32
+        )
+        c = fixed[:, None] + affine(waves, self.remaining)
+        return 0.5 * c * (1 + np.tanh(0.5 * c))  # SiLU
+
+
+class NumpyReader:
+    """A batch of pieces as the network has read them, and what it expects next."""
+
+    def __init__(self, network: NumpyComposer, rows: int) -> None:
+        s = network.settings
+        self.network = network
+        self.keys, self.values = np.zeros(
+            (2, s.n_layers, rows, s.n_heads, s.context_notes, network.head_width), np.float32
+        )
+        self.length = 0
+        self.time_s = np.zeros((rows, 1), np.float32)
+        """Onset of the last note, counted from the first (B, 1)."""
+        self.h = np.zeros((rows, s.d_model), np.float32)
+
+    @property
+    def room(self) -> int:
+        """Notes that can still be read."""
+        return self.keys.shape[3] - self.length
+
+    def clear(self) -> None:
+        """Forget all notes."""
+        self.length = 0
+        self.time_s[:] = 0
+
+    def keep(self, rows: Ints) -> None:
+        """Drop all pieces but ``rows`` (ascending), which move up: only notes are copied."""
+        for cache in (self.keys, self.values):
+            for to, row in enumerate(rows):
+                if to != row:
+                    cache[:, to, :, : self.length] = cache[:, row, :, : self.length]
+        self.keys, self.values = self.keys[:, : len(rows)], self.values[:, : len(rows)]
+        self.time_s, self.h = self.time_s[rows], self.h[rows]
+
+    def read(self, notes: Tokens, emotion: Floats32, plan: Floats32, remaining_s: Floats32) -> None:
+        """Go on with notes (B, T, 4), told emotion (B, E), plan (B, P) and time remaining (B, T)."""
+        for at in range(0, notes.shape[1], READ_AT_ONCE):
+            some = slice(at, at + READ_AT_ONCE)
+            self._read(notes[:, some], self.network.condition(emotion, plan, remaining_s[:, some]))
+
+    def _read(self, notes: Tokens, condition: Floats32) -> None:
+        """As ``model.Composer.forward`` with a cache."""
+        net, (rows, length, _) = self.network, notes.shape
+        start, stop = self.length, self.length + length
+        self.length = stop
+        turn = self.turn(notes, start)
+        c = condition.reshape(rows * length, -1)
+        x = affine(c, net.enter) + net.embed[notes.reshape(-1, 4) + net.first].sum(1)  # (N, D)
+        gains = affine(c, net.gains).reshape(rows * length, -1, x.shape[1])  # (N, 2 L + 1, D)
+        later = np.triu(np.full((length, stop), -np.inf, np.float32), start + 1) if length > 1 else None
+        for layer, (qkv, out, up, down) in enumerate(net.blocks):
+            heads = (scaled_norm(x, gains[:, 2 * layer]) @ qkv).reshape(rows, length, 3, -1, net.head_width)
+            turned = (heads[:, :, :2].view(np.complex64) * turn).view(np.float32)
+            self.keys[layer, :, :, start:stop] = turned[:, :, 1].swapaxes(1, 2)
+            self.values[layer, :, :, start:stop] = heads[:, :, 2].swapaxes(1, 2)
+            p = turned[:, :, 0].swapaxes(1, 2) @ self.keys[layer, :, :, :stop].swapaxes(2, 3)  # (B, H, T, stop)
+            if later is not None:
+                p += later
+            p -= p.max(-1, keepdims=True)
+            np.exp(p, out=p)
+            y = (p @ self.values[layer, :, :, :stop]) / p.sum(-1, keepdims=True)
+            x += y.swapaxes(1, 2).reshape(x.shape) @ out
+            x += gelu(scaled_norm(x, gains[:, 2 * layer + 1]) @ up) @ down
+        last = slice(length - 1, None, length)
+        self.h = scaled_norm(x[last], gains[last, -1])
+
+    def turn(self, notes: Tokens, start: int) -> npt.NDArray[np.complex64]:
+        """By what attention turns the pairs of notes (B, T, 4): (B, T, 1, 1, W/2)."""
+        net = self.network
+        time_s = self.time_s + net.shift_s[notes[..., COLUMN.shift]].cumsum(1)
+        self.time_s = time_s[:, -1:]
+        by_number = np.broadcast_to(
+            net.by_number[start : start + notes.shape[1]], (*notes.shape[:2], net.by_number.shape[1])
+        )
+        parts = by_number, turns(time_s[..., None] * net.by_second), net.by_pitch[notes[..., COLUMN.pitch]]
+        return np.concatenate(parts, axis=-1)[:, :, None, None]
+
+    def logits(self, family: int) -> Floats32:
+        """Of the next note's family, those before it seen: (B, size)."""
+        mix, logits = self.network.heads[family]
+        return affine(gelu(affine(self.h, mix)), logits)
+
+    def see(self, family: int, drawn: Ints) -> None:
+        """The next note has these ids (B,) of a family."""
+        self.h = self.h + self.network.seen[family][drawn]
+
+
+def affine(x: Floats32, layer: Layer) -> Floats32:
+    """x (..., inputs) -> (..., outputs)."""
+    y: Floats32 = x @ layer[0]
+    y += layer[1]
+    return y
+
+
+def scaled_norm(x: Floats32, gain: Floats32) -> Floats32:
+    """RMS norm of x (N, D), times a gain, which holds the root of D."""
+    return x * (gain / np.sqrt(np.einsum("nd,nd->n", x, x))[:, None])
+
+
+def turns(angle: Floats32) -> npt.NDArray[np.complex64]:
+    """Complex numbers that turn by angles."""
+    turn = np.empty(angle.shape, np.complex64)
+    np.cos(angle, out=turn.real)
+    np.sin(angle, out=turn.imag)
+    return turn
+
+
+def gelu(x: Floats32) -> Floats32:
+    """x times the normal distribution's integral; its error function is off by 1.5e-7 at most.
+
+    Source: Abramowitz and Stegun, "Handbook of Mathematical Functions" (1964), 7.1.26.
+    """
+    t = np.abs(x)
+    bell = x * x
+    bell *= -0.5
+    np.exp(bell, out=bell)
+    near = t * -0.5
+    t *= 0.3275911 * math.sqrt(0.5)
+    t += 1
+    np.reciprocal(t, out=t)
+    tail: Floats32 = np.multiply(t, 1.061405429, dtype=np.float32)
+    for a in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        tail += a
+        tail *= t
+    tail *= bell
+    tail *= near  # -|x| / 2 (1 - erf(|x| / sqrt 2))
+    tail += np.maximum(x, 0)
+    return tail

@@ -1,0 +1,1 @@
+"""Piano music as data: notes in memory, MIDI files, tokens, and what is measured on them. No torch here."""

@@ -1,0 +1,141 @@
+"""The plan: numbers that say what a passage is like, and steer the model where they are given.
+
+They are measured on the notes themselves, so learning to obey them needs no label.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from emogen.emotion import EMOTIONS
+from emogen.music.measures import TONICS, key_fit, mode_fit, unit
+from emogen.music.notes import LOWEST_KEY
+from emogen.music.tokens import COLUMN, DURATION_MS, SHIFT_MS, VELOCITY, Tokens
+
+Plans = npt.NDArray[np.float32]
+"""(..., P) in the order of ``ENTRIES``; NaN is an entry that is not known."""
+
+ENTRIES = ("density", "velocity", "pitch", "spread", "duration", "mode", "polyphony", "chords", "dynamics", *TONICS)
+"""Log notes per second, mean velocity, mean pitch, SD of pitch, mean log duration in s, major against minor fit, log
+mean number of notes sounding, share of the notes struck with the one before, SD of velocity, and the harmony: how much
+of the sound each of the twelve pitch classes is, see ``musicality.unit``. New entries are added at the end: training
+can then begin from a checkpoint that lacks them."""
+
+HARMONY = slice(ENTRIES.index(TONICS[0]), None)
+"""The entries of the harmony, which are known or hidden together."""
+
+PLANS_KEPT = 64
+"""Plans of each emotion that a table keeps."""
+NEAR = 0.1
+"""How much it counts that a typical plan is near the mean of its emotion, against being far from the others' means: the
+emotion's extremes are told best, but pieces like these alone are denser or sparser than real ones."""
+RIDGE = 0.05
+"""Added to the variances (SDs squared) by which plans are told apart, for tables of few plans."""
+
+
+def measure(notes: Tokens, lengths: npt.ArrayLike) -> Plans:
+    """Plans (B, P) of windows of notes (B, T, 4) of which the first ``lengths`` (B,) are real, at least one each.
+
+    Density counts the notes after the first (at least 1) against the time from the first onset to the last (at least
+    0.1 s); the number of notes sounding is meant from the first onset to the last release.
+    """
+    count = np.asarray(lengths, dtype=np.int64)
+    real = np.arange(notes.shape[1]) < count[:, None]  # (B, T)
+    notes = np.where(real[..., None], notes, 0)
+
+    def mean(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        return np.where(real, values, 0).sum(1) / count
+
+    shift_s = SHIFT_MS[notes[..., COLUMN.shift]] / 1000
+    onset_s = np.where(real, shift_s, 0)[:, 1:].cumsum(1)
+    onset_s = np.pad(onset_s, ((0, 0), (1, 0)))
+    pitch = notes[..., COLUMN.pitch].astype(np.float64) + LOWEST_KEY
+    duration_s = DURATION_MS[notes[..., COLUMN.duration]] / 1000
+    together = notes[..., COLUMN.shift] == 0
+    together[:, 0] = False
+    velocity = VELOCITY[notes[..., COLUMN.velocity]].astype(np.float64)
+    mean_pitch, mean_velocity = mean(pitch), mean(velocity)
+    classes = (pitch.astype(np.int64) % 12) + 12 * np.arange(len(notes))[:, None]
+    histogram = np.bincount(classes[real], duration_s[real], 12 * len(notes)).reshape(-1, 12).astype(float)
+    plan = (
+        np.log(np.maximum(count - 1, 1) / np.maximum(onset_s[:, -1], 0.1)),
+        mean_velocity,
+        mean_pitch,
+        np.sqrt(mean((pitch - mean_pitch[:, None]) ** 2)),
+        mean(np.log(duration_s)),
+        mode_fit(histogram),
+        np.log(np.where(real, duration_s, 0).sum(1) / np.where(real, onset_s + duration_s, 0).max(1)),
+        mean(together),
+        np.sqrt(mean((velocity - mean_velocity[:, None]) ** 2)),
+        *unit(histogram).T,
+    )
+    return np.stack(plan, axis=1).astype(np.float32)
+
+
+class PlanTable(BaseModel):
+    """How plans are standardised, and plans of real clips to draw from: numbers, no music."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    entries: tuple[str, ...]
+    mean: tuple[float, ...]
+    sd: tuple[float, ...]
+    by_emotion: dict[str, tuple[tuple[float, ...], ...]]
+    """Standardised plans (K, P) of each emotion."""
+
+    def standardise(self, plans: Plans) -> Plans:
+        """Plans (..., P) in SDs from the corpus's mean."""
+        scaled = (plans - np.array(self.mean)) / np.array(self.sd)
+        return scaled.astype(np.float32)
+
+    def moved_to(self, tonic: int, plan: Plans) -> Plans:
+        """A standardised plan (P,) with its harmony in another key of its mode: on a tonic from 0 (C) to 11 (B)."""
+        raw = plan * np.array(self.sd) + np.array(self.mean)
+        major, minor = key_fit(raw[HARMONY]).reshape(2, 12)
+        own = (minor if raw[ENTRIES.index("mode")] < 0 else major).argmax()
+        raw[HARMONY] = np.roll(raw[HARMONY], tonic - own)
+        return self.standardise(raw)
+
+    def typical(self) -> dict[str, Plans]:
+        """The half (K, P) of each emotion's plans that tell it best from the other emotions: pieces follow these.
+
+        By linear discriminant analysis (Fisher 1936) of all but the harmony, whose key tells no emotion.
+        """
+        kept = {name: np.array(plans, dtype=np.float32) for name, plans in self.by_emotion.items() if plans}
+        if not kept:
+            return {}
+        told = [plans[:, : HARMONY.start] for plans in kept.values()]
+        within = np.concatenate([plans - plans.mean(0) for plans in told])
+        inverse = np.linalg.inv(np.cov(within.T, bias=True) + RIDGE * np.eye(HARMONY.start))
+        away = np.concatenate(told)[:, None] - np.array([plans.mean(0) for plans in told])  # (N, E, P)
+        fit = -np.einsum("nep,pq,neq->ne", away, inverse, away) / 2
+        fit = (1 + NEAR) * fit - np.logaddexp.reduce(fit, axis=1, keepdims=True)
+        best, first = {}, 0
+        for e, (name, plans) in enumerate(kept.items()):
+            order = (-fit[first : first + len(plans), e]).argsort(kind="stable")
+            best[name] = plans[np.sort(order[: -(-len(plans) // 2)])]
+            first += len(plans)
+        return best
+
+    @classmethod
+    def of(cls, plans: Plans, emotion: npt.NDArray[np.integer], seed: int, scale: PlanTable | None = None) -> PlanTable:
+        """The table of plans (N, P) of clips of some emotion (N,), -1 for none; entries of ``scale`` as it has them.
+
+        Up to PLANS_KEPT of each emotion are kept; where no clip is labelled, each emotion gets some of all.
+        """
+        mean, sd = plans.mean(0, dtype=np.float64), plans.std(0, dtype=np.float64)  # float32 sums of many plans drift
+        sd[sd < 1e-6] = 1  # an entry that never varies
+        if scale:
+            mean[: len(scale.mean)], sd[: len(scale.sd)] = scale.mean, scale.sd
+        scale = cls(entries=ENTRIES, mean=tuple(mean.round(6)), sd=tuple(sd.round(6)), by_emotion={})
+        scaled = scale.standardise(plans).astype(float).round(3)
+        rng = np.random.default_rng(seed)
+        by_emotion = {}
+        for index, name in enumerate(EMOTIONS):
+            own = np.flatnonzero(emotion == index) if (emotion >= 0).any() else np.arange(len(plans))
+            by_emotion[name] = tuple(map(tuple, scaled[rng.permutation(own)[:PLANS_KEPT]].tolist()))
+        return scale.model_copy(update={"by_emotion": by_emotion})

@@ -1,0 +1,230 @@
+"""A piece as sound and as a picture: files that a person can play and show."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import wave
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from emogen.errors import EmogenError, UnusableFile, UsageError
+from emogen.music.midi import midi_bytes
+from emogen.music.notes import Piece
+from emogen.sound import picture
+from emogen.sound.soundfont import SAMPLE_RATE, SoundFont
+from emogen.system import files
+
+Floats = npt.NDArray[np.float32]
+Play = Callable[[Piece], Floats]
+
+SOUND_FORMATS = {".wav": ("WAV", "PCM_16"), ".ogg": ("OGG", "VORBIS"), ".mp3": ("MP3", "MPEG_LAYER_III")}
+"""What soundfile calls the formats, by suffix."""
+
+LONGEST_S = 1_200.0
+"""The longest piece that sound is made of, twice what ``generate`` composes: 0.4 GB of samples."""
+
+PEAK = 10 ** (-1 / 20)
+"""1 dB below full scale, so that no player's resampling clips."""
+
+QUIET = 1e-4
+"""What is softer than this, beside the loudest, is silence at the end."""
+
+SMALL = {"bitrate_mode": "AVERAGE", "compression_level": 0.85}
+"""libsndfile's settings for 83 kbit/s whatever the music, so that the page of a dense minute takes 0.88 MB."""
+
+PROBE = Piece.of([0, 500], [69, 69], [40, 110], [200, 200])
+"""A soft and a loud note: an engine that does not play the second louder is not trusted."""
+
+
+class Sound(NamedTuple):
+    """Samples, and what they were made with."""
+
+    samples: Floats
+    """(N, channels), float32 in -1..1."""
+    sample_rate: int = SAMPLE_RATE
+    engine: str = ""
+    """The engine's name."""
+
+
+class Engine(NamedTuple):
+    """What makes the sound of pieces."""
+
+    play: Play
+    name: str
+    """Such as "TimGM6mb", "fluidsynth TimGM6mb" or "sine"."""
+    warning: str = ""
+    """What a person should know of how it sounds; mostly nothing."""
+
+
+def audio(piece: Piece, soundfont: Path | None = None) -> Sound:
+    """The sound of a piece, its peak at PEAK; it goes on after the last release until the last tone has died away.
+
+    Of these the first that can: our own player of the SoundFont; FluidSynth, where it is installed; plain sines. The
+    SoundFont is that which pretty_midi carries, where it lies, unless one is named. Memory: see LONGEST_S.
+
+    Raises:
+        EmogenError: the piece has no notes or lasts longer than LONGEST_S, or a ``soundfont`` cannot be played.
+    """
+    if not len(piece):
+        raise EmogenError("a piece without notes makes no sound")
+    if piece.end_ms > LONGEST_S * 1000:
+        raise EmogenError(
+            f"{piece.end_ms / 1000:,.0f} s are too long for sound: it is made of at most {LONGEST_S:,.0f} s",
+            "cut the piece into parts",
+        )
+    engine = engine_for(soundfont)
+    samples, least = engine.play(piece), piece.end_ms * SAMPLE_RATE // 1000
+    by_second = np.array([np.abs(one).max() for one in _seconds(samples)])
+    if peak := float(by_second.max()):
+        last = int(np.flatnonzero(by_second > QUIET * peak)[-1]) * SAMPLE_RATE
+        heard = np.abs(samples[last : last + SAMPLE_RATE]).max(axis=1) > QUIET * peak
+        samples = samples[: max(last + int(np.flatnonzero(heard)[-1]) + 1, least)]
+        samples *= PEAK / peak
+    return Sound(samples, SAMPLE_RATE, engine.name)
+
+
+def _seconds(samples: Floats) -> Iterator[Floats]:
+    """Samples second by second: what is done with all at once needs as much memory again."""
+    for first in range(0, len(samples), SAMPLE_RATE):
+        yield samples[first : first + SAMPLE_RATE]
+
+
+def bundled_soundfont() -> Path | None:
+    """The SoundFont that pretty_midi carries (TimGM6mb by Tim Brechbill, GPL-2), where it lies; None if it does not."""
+    import pretty_midi
+
+    return next(iter(sorted(Path(pretty_midi.__file__).parent.glob("*.sf2"))), None)
+
+
+@cache
+def engine_for(soundfont: Path | None) -> Engine:
+    """The first engine that plays a SoundFont (None: the bundled one); without any, sines and a warning.
+
+    Raises:
+        EmogenError: a SoundFont was named, and nothing plays it.
+    """
+    engine, reason = _player(soundfont or bundled_soundfont())
+    if engine:
+        return engine
+    if soundfont:
+        raise EmogenError(
+            f"the SoundFont {soundfont} cannot be played: {reason}",
+            "name another .sf2 file, or leave out --soundfont (paths.soundfont) for the one that is there",
+        )
+    return Engine(_sines, "sine", f"the piano is made of plain sines: {reason}")
+
+
+def _player(font: Path | None) -> tuple[Engine | None, str]:
+    """What plays a SoundFont; or None, and why nothing does."""
+    if font is None:
+        return None, "pretty_midi carries no SoundFont"
+    try:
+        ours = SoundFont(font).play
+        if _is_music(ours):
+            return Engine(ours, font.stem), ""
+        reason = "a note of it makes no sound"
+    except UnusableFile as error:
+        reason = str(error)
+    program = shutil.which("fluidsynth")
+    if program and font.is_file():
+
+        def fluidsynth(piece: Piece) -> Floats:
+            return _fluidsynth(program, font, piece)
+
+        if _is_music(fluidsynth):
+            return Engine(fluidsynth, f"fluidsynth {font.stem}"), ""
+    return None, reason
+
+
+def _is_music(play: Play) -> bool:
+    """Whether an engine plays PROBE: some sound, and the loud note louder."""
+    try:
+        samples = play(PROBE)
+    except (EmogenError, OSError):
+        return False
+    soft, loud = (np.abs(samples[at : at + SAMPLE_RATE // 2]).max(initial=0) for at in (0, SAMPLE_RATE // 2))
+    return bool(0 < soft < loud < np.inf)
+
+
+def _fluidsynth(program: str, font: Path, piece: Piece) -> Floats:
+    """The sound (N, 2) of a piece, by FluidSynth."""
+    with TemporaryDirectory() as folder:
+        midi, sound = Path(folder, "piece.mid"), Path(folder, "piece.wav")
+        midi.write_bytes(midi_bytes(piece))
+        options = ["-ni", "-q", "-g", "0.5", "-r", str(SAMPLE_RATE), "-O", "s16", "-T", "wav", "-F", str(sound)]
+        done = subprocess.run(  # noqa: S603 (the user's own program, and no shell)
+            [program, *options, str(font.resolve()), str(midi)], capture_output=True, stdin=subprocess.DEVNULL
+        )
+        if done.returncode or not sound.is_file():
+            raise EmogenError(f"fluidsynth failed: {done.stderr.decode(errors='replace').strip()[-200:]}")
+        try:
+            with wave.open(str(sound)) as opened:
+                samples = np.frombuffer(opened.readframes(opened.getnframes()), "<i2")
+        except (wave.Error, EOFError) as error:
+            raise EmogenError(f"fluidsynth wrote no sound: {error}") from None
+    both = samples.reshape(-1, 2).astype(np.float32)
+    both /= 32_768
+    return both
+
+
+def _sines(piece: Piece) -> Floats:
+    """The sound (N, 1) of a piece, by pretty_midi's synthesis of sines."""
+    import pretty_midi
+
+    midi = pretty_midi.PrettyMIDI(io.BytesIO(midi_bytes(piece)))
+    samples: Floats = midi.synthesize(SAMPLE_RATE).astype(np.float32)[:, None]
+    return samples
+
+
+def write_sound(file: Path, sound: Sound) -> None:
+    """Write a .wav, .ogg or .mp3 file, whole or not at all; one of that name is replaced.
+
+    Raises:
+        UsageError: another suffix.
+        EmogenError: it cannot be written.
+        OSError: neither can its folder.
+    """
+    if file.suffix.lower() not in SOUND_FORMATS:
+        raise UsageError(f"{file} is no sound file that can be written", f"it may end with {', '.join(SOUND_FORMATS)}")
+    with files.whole(file) as draft:
+        try:
+            _encode(draft, sound, file.suffix.lower())
+        except RuntimeError as error:  # libsndfile's
+            raise EmogenError(f"{file} cannot be written: {error}", "is the disk full?") from None
+
+
+def small_mp3(sound: Sound) -> bytes:
+    """The content of an MP3 file that is small enough for a page, see SMALL."""
+    file = io.BytesIO()
+    _encode(file, sound, ".mp3", **SMALL)
+    return file.getvalue()
+
+
+def _encode(file: Path | io.BytesIO, sound: Sound, suffix: str, **how: Any) -> None:
+    """Write a sound in one of SOUND_FORMATS."""
+    import soundfile  # loads libsndfile
+
+    kind, coding = SOUND_FORMATS[suffix]
+    channels = sound.samples.shape[1]
+    with soundfile.SoundFile(file, "w", sound.sample_rate, channels, coding, format=kind, **how) as opened:
+        # second by second: libsndfile crashes on minutes of OGG at once
+        for one in _seconds(sound.samples):
+            opened.write(one)
+
+
+def write_picture(file: Path, piece: Piece, title: str) -> None:
+    """Write a piano roll as a PNG file, whole or not at all; one of that name is replaced.
+
+    Raises:
+        EmogenError: the piece has no notes.
+        OSError: the file cannot be written.
+    """
+    picture.write(file, picture.piano_roll(piece, title))

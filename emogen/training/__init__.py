@@ -1,0 +1,1 @@
+"""The training loop, the folder a run lives in, several processes, curves."""

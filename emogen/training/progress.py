@@ -1,0 +1,51 @@
+"""Where a training stands, and what its losses tell a person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from emogen.model.checkpoint import EpochLoss
+
+
+@dataclass
+class Progress:
+    """Where a training stands; with the weights and the optimizer it is all there is to resume from."""
+
+    epoch: int = 0
+    """Epochs completed."""
+    batch: int = 0
+    """Batches done of the epoch that is under way."""
+    step: int = 0
+    """Optimizer steps taken."""
+    nats: float = 0.0
+    """Summed over the notes of the epoch so far."""
+    notes: int = 0
+    seconds: float = 0.0
+    """Spent on the epoch so far."""
+    history: list[EpochLoss] = field(default_factory=list)
+
+    def count(self, nats: float, notes: int, seconds: float) -> None:
+        """Count a step."""
+        self.batch, self.step = self.batch + 1, self.step + 1
+        self.nats, self.notes, self.seconds = self.nats + nats, self.notes + notes, self.seconds + seconds
+
+
+def advise(history: list[EpochLoss]) -> str:
+    """What the losses so far tell a person, in the epoch in which it becomes true; mostly nothing."""
+    if len(history) < 4:
+        return ""
+    now, best = history[-1], min(history, key=lambda loss: loss.valid)
+    if stalled(history) and not stalled(history[:-1]):
+        return "the train loss has not fallen for 3 epochs: --fresh with a lower --learning-rate may help, or stop here"
+    if now.epoch - best.epoch == 3 and not stalled(history):
+        return (
+            f"valid loss has not fallen since epoch {best.epoch} while train loss falls: the model learns by heart; "
+            "'best' is kept, --patience 5 stops by itself, and --fresh with more --dropout or a smaller --size may help"
+        )
+    return ""
+
+
+def stalled(history: list[EpochLoss]) -> bool:
+    """Whether the train loss has not fallen in the last 3 epochs, and the valid loss has nothing to show for it."""
+    falls = len(history) < 4 or history[-4].train - history[-1].train >= 0.01
+    return not falls and history[-1].valid > min(loss.valid for loss in history)

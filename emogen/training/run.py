@@ -1,0 +1,164 @@
+"""A run: the folder of one training, with its lock, settings, logs and checkpoints; and how a person stops it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from emogen.errors import EmogenError, UsageError
+from emogen.model.checkpoint import Meta
+from emogen.settings import Loaded, Settings, flag
+from emogen.system import files
+
+FREE_ON_RESUME = frozenset(
+    f"train.{name}"
+    for name in (
+        "epochs", "accumulate", "device", "threads", "compile", "patience", "checkpoint_every", "keep_periodic",
+        "keep_best", "save_every_s", "tensorboard",
+    )
+)  # fmt: skip
+"""What a run may change when it goes on; every other option of model and train would make it another training."""
+
+
+FREE_ON_INIT = frozenset({"model.context_notes"})
+"""What of a checkpoint's model may be changed by who begins from it: what is no weight. (Dropout never is its own.)"""
+
+
+class Run:
+    """The folder of one training, held by one process at a time (use it in a ``with``)."""
+
+    def __init__(self, runs: Path, name: str) -> None:
+        self.folder = runs / name
+        self.checkpoints = self.folder / "checkpoints"
+        self._lock = FileLock(self.folder / ".lock", timeout=0)
+
+    @property
+    def name(self) -> str:
+        """The name of the folder."""
+        return self.folder.name
+
+    def __enter__(self) -> Run:
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise EmogenError(
+                f"run '{self.name}' is in use by another process", "wait until it is done, or use another run (--name)"
+            ) from None
+        for folder in (self.folder, self.checkpoints):
+            for left in folder.glob(".*.tmp"):  # by a process that was killed while it wrote
+                shutil.rmtree(left, ignore_errors=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def set_aside(self) -> Path | None:
+        """Give what the run holds another name, so that it can start anew and nothing is lost; None if it is empty."""
+        if not any(path.is_file() for path in self.folder.rglob("[!.]*")):
+            return None
+        with self:  # not while somebody trains it
+            names = (self.folder.with_name(f"{self.name}-{number}") for number in count(1))
+            aside = next(path for path in names if not path.exists())
+        return self.folder.rename(aside)
+
+    def agreed(self, loaded: Loaded, begun: Meta) -> Settings:
+        """The settings to go on with: those that the checkpoint was made with, changed by flags alone.
+
+        Raises:
+            UsageError: a flag that would make it another training.
+            EmogenError: another version of emogen began the run, with options that this one does not have.
+        """
+        kept = {"model": begun.model.model_dump(mode="json"), "train": begun.train}
+        return _kept(
+            loaded, kept, FREE_ON_RESUME, f"run '{self.name}' was begun with",
+            "leave the flag out to go on, begin another run with --name, or start this one anew with --fresh",
+        )  # fmt: skip
+
+    def begin(self, settings: Settings) -> None:
+        """Write down the settings of the run, for people; to go on, the checkpoint's own count."""
+        text = settings.model_dump_json(include={"model", "train"}, indent=1)
+        files.write_text(self.folder / "settings.json", text)
+
+    def say(self, text: str) -> None:
+        """Add a line to ``log.txt``, for people (``tail -f``)."""
+        with (self.folder / "log.txt").open("a", encoding="utf-8") as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    def record(self, facts: Mapping[str, Any]) -> None:
+        """Add a line to ``log.jsonl``, for machines; it is on the disk before the next one.
+
+        Of lines for one epoch the last one counts: a run that was killed, or resumed further back, repeats some.
+        """
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps({**facts, "time": datetime.now(UTC).isoformat(timespec="seconds")}) + "\n")
+            log.flush()
+            os.fsync(log.fileno())
+
+
+def begun_from(init: Meta, name: str, loaded: Loaded) -> Settings:
+    """The settings of a training that begins with the weights of the checkpoint ``name``: its model, and all else new.
+
+    Raises:
+        UsageError: a flag that wants another model.
+    """
+    shape = init.model.model_dump(mode="json", exclude={"dropout"})
+    hint = "leave the flag out, or leave out --init to begin from nothing"
+    return _kept(loaded, {"model": shape}, FREE_ON_INIT, f"checkpoint '{name}' has", hint)
+
+
+def _kept(
+    loaded: Loaded, kept: Mapping[str, Mapping[str, Any]], free: frozenset[str], whose: str, hint: str
+) -> Settings:
+    """The loaded settings with some options, by section, as they were; flags may change those that are ``free``."""
+    tree = loaded.settings.model_dump(mode="json")
+    clashes = []
+    for section, options in kept.items():
+        for name, value in options.items():
+            option = f"{section}.{name}"
+            if not loaded.origin.get(option, "").startswith("flag"):
+                tree[section][name] = value
+            elif tree[section][name] != value and option not in free:
+                clashes.append(f"{flag(option)} {value} (not {tree[section][name]})")
+    if clashes:
+        raise UsageError(f"{whose} {', '.join(clashes)}", hint)
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise EmogenError(f"{whose} a {where} that this emogen does not know", hint) from None
+
+
+@contextmanager
+def stop_requested() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C or SIGTERM sets, so that a step can end in peace; a second Ctrl-C interrupts."""
+    stop = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    watched = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before: dict[int, Any] = {number: signal.signal(number, ask) for number in watched}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,214 @@
+"""NumPy's network beside PyTorch's."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+import torch.nn.functional as F
+
+from emogen.composing import generate as generation
+from emogen.composing.generate import Wish, generate
+from emogen.emotion import EMOTIONS
+from emogen.errors import EmogenError
+from emogen.model import checkpoint
+from emogen.model.network import Composer, Reader
+from emogen.model.numpy_network import READ_AT_ONCE, NumpyComposer, NumpyReader, gelu
+from emogen.model.opening import in_numpy, open_model, open_to_compose
+from emogen.music.notes import Piece
+from emogen.music.plan import ENTRIES
+from emogen.music.tokens import NO_NOTE, SIZES, Tokens
+from emogen.settings import SampleSettings
+from tests import tiny
+
+B, T = 3, 90
+SETTINGS = tiny.SETTINGS.model_copy(update={"context_notes": 96})
+
+Conditions = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]
+
+
+@pytest.fixture(scope="module")
+def model() -> Composer:
+    return tiny.composer(SETTINGS)
+
+
+def random_notes() -> Tokens:
+    """(B, T, 4), the first of each piece being the silence before it."""
+    rng = np.random.default_rng(0)
+    notes = np.stack([rng.integers(0, size, (B, T)) for size in (60, *SIZES[1:])], axis=-1)
+    notes[:, 0] = NO_NOTE
+    return notes.astype(np.uint8)
+
+
+def random_conditions() -> Conditions:
+    """Emotion (B, E), plan (B, P) of which some is not known, and time remaining (B, T)."""
+    rng = np.random.default_rng(1)
+    plan = rng.normal(size=(B, len(ENTRIES)))
+    plan[0], plan[1, 3:7] = np.nan, np.nan
+    parts = rng.random((B, len(EMOTIONS))), plan, np.linspace(50, -0.5, T)[None].repeat(B, 0)
+    return parts[0].astype(np.float32), parts[1].astype(np.float32), parts[2].astype(np.float32)
+
+
+def both(model: Composer, rows: int = B) -> tuple[Reader, NumpyReader]:
+    return model.reader(rows), in_numpy(model).reader(rows)
+
+
+def expectations(reader: Reader | NumpyReader, rows: int = B) -> list[npt.NDArray[np.float32]]:
+    """The logits of all families of the next note, some ids being drawn."""
+    found = []
+    for family in range(4):
+        found.append(reader.logits(family))
+        if family < 3:
+            reader.see(family, np.arange(rows) + 5)
+    return found
+
+
+def check_same(readers: tuple[Reader, NumpyReader], rows: int = B) -> None:
+    torchs, numpys = readers
+    assert torchs.room == numpys.room
+    for one, other in zip(expectations(torchs, rows), expectations(numpys, rows), strict=True):
+        assert one.dtype == other.dtype == np.float32
+        np.testing.assert_allclose(other, one, atol=1e-4)
+        assert np.ptp(one) > 0.5
+
+
+@pytest.mark.parametrize(
+    "parts", [[1] * T, [T], [7, 45, 38], [40, *[1] * 50]], ids=lambda parts: f"{len(parts)} parts"
+)  # of more notes than are read at once, and fewer
+def test_numpy_expects_what_torch_expects(parts: list[int], model: Composer) -> None:
+    assert READ_AT_ONCE < T
+    notes, (emotion, plan, remaining_s) = random_notes(), random_conditions()
+    readers, at = both(model), 0
+    for length in parts:
+        some = slice(at, at + length)
+        for reader in readers:
+            reader.read(notes[:, some], emotion, plan, remaining_s[:, some])
+        at += length
+    check_same(readers)
+
+
+def test_both_forget_pieces_and_notes_alike(model: Composer) -> None:
+    notes, (emotion, plan, remaining_s) = random_notes(), random_conditions()
+    readers, rows = both(model), np.array([0, 2])
+    for reader in readers:
+        reader.read(notes[:, :50], emotion, plan, remaining_s[:, :50])
+        reader.keep(rows)
+    check_same(readers, 2)
+    for reader in readers:
+        reader.read(notes[rows, 50:60], emotion[rows], plan[rows], remaining_s[rows, 50:60])
+    check_same(readers, 2)
+    for reader in readers:
+        reader.clear()
+        assert reader.room == SETTINGS.context_notes
+        reader.read(notes[rows, 40:70], emotion[rows], plan[rows], remaining_s[rows, 40:70])
+    check_same(readers, 2)
+
+
+def test_a_piece_composed_in_numpy_is_the_one_composed_in_torch(
+    model: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wishes = [Wish({"happy": 1.0}, 40, 1, {}), Wish({"sad": 1.0}, 14, 2, {"density": 1.5})]
+    sample = SampleSettings(guidance=1.5)
+
+    def made() -> list[Piece]:
+        return generate(model, tiny.plans(), wishes, sample)
+
+    in_one = made()
+    assert max(map(len, in_one)) > SETTINGS.context_notes
+    monkeypatch.setattr(generation, "fastest", lambda model, sample: model)
+    monkeypatch.setattr(NumpyComposer, "reader", None)
+    for one, other in zip(in_one, made(), strict=True):
+        assert np.array_equal(one.onset_ms, other.onset_ms)
+        assert np.array_equal(one.pitch, other.pitch)
+        assert np.array_equal(one.duration_ms, other.duration_ms)
+
+
+def test_the_error_function_is_close() -> None:
+    x = np.linspace(-12, 12, 100_001, dtype=np.float32)
+    assert gelu(x) == pytest.approx(F.gelu(torch.from_numpy(x)).numpy(), abs=3e-6)
+
+
+def without(name: str) -> Callable[[dict[str, npt.NDArray[np.float32]]], object]:
+    return lambda weights: weights.pop(name)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        without("blocks.1.up.weight"),
+        without("gains.bias"),
+        lambda weights: weights.update({"blocks.2.up.weight": weights["blocks.1.up.weight"]}),
+        lambda weights: weights.update({"blocks.1.down.weight": weights["blocks.1.up.weight"]}),
+        lambda weights: weights.update({"embed.1.weight": weights["embed.1.weight"][:-1]}),
+        lambda weights: weights.update({"seen.1.weight": weights["seen.1.weight"][:-9]}),
+        lambda weights: weights.update({"plan.weight": weights["plan.weight"][:, :-4]}),
+        lambda weights: weights.update({"logits.2.bias": weights["logits.2.bias"][:1]}),
+        lambda weights: weights.update({"enter.weight": np.float32(1).reshape(())}),
+    ],
+)
+def test_weights_of_another_network_are_refused(
+    change: Callable[[dict[str, npt.NDArray[np.float32]]], object], model: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = {name: weight.numpy() for name, weight in model.state_dict().items()}
+    NumpyComposer(SETTINGS, weights)
+    change(weights)
+    monkeypatch.setattr(checkpoint, "load_arrays", lambda path: weights)
+    meta = tiny.meta(model)
+    with pytest.raises(EmogenError, match="do not fit this emogen's network"):
+        checkpoint.load_numpy(Path("some"), meta)
+
+
+def test_weights_that_are_no_numbers_are_noticed(model: Composer) -> None:
+    weights = {name: weight.numpy().copy() for name, weight in model.state_dict().items()}
+    assert NumpyComposer(SETTINGS, weights).is_finite()
+    weights["gains.weight"][3, 3] = math.inf
+    assert not NumpyComposer(SETTINGS, weights).is_finite()
+
+
+@pytest.mark.parametrize(
+    ("sample", "in_torch"),
+    [({}, False), ({"precision": "int8"}, True), ({"best_of": 2}, True), ({"threads": 0}, False)],
+    ids=str,
+)
+def test_torch_is_opened_only_for_what_numpy_cannot_do(
+    sample: dict[str, object], in_torch: bool, tmp_path: Path
+) -> None:
+    path = tiny.save(tmp_path)
+    opened = open_to_compose(path, checkpoint.read_meta(path), SampleSettings.model_validate(sample))
+    assert isinstance(opened, Composer if in_torch else NumpyComposer)
+
+
+def test_the_command_composes_without_importing_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from emogen.cli import main; sys.argv = ['emogen', *sys.argv[1:]]\n"
+        "try: main()\n"
+        "finally: print('torch' in sys.modules)"
+    )
+    words = ["generate", "-e", "calm", "-s", "5", "--checkpoint", str(tiny.save(tmp_path)), "--out", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()[-1]) == (0, "False"), done.stderr
+    assert list(tmp_path.glob("*.mid"))
+
+
+def test_a_network_in_numpy_cannot_choose_the_best_of_several(model: Composer) -> None:
+    with pytest.raises(TypeError, match="best of several"):
+        generate(in_numpy(model), tiny.plans(), [Wish({"sad": 1.0}, 5, 1, {})], SampleSettings(best_of=2, guidance=1))
+
+
+def test_both_are_opened_with_the_same_weights(tmp_path: Path) -> None:
+    path = tiny.save(tmp_path)
+    meta = checkpoint.read_meta(path)
+    opened = open_to_compose(path, meta, SampleSettings())
+    assert isinstance(opened, NumpyComposer)
+    readers = open_model(path, meta, SampleSettings()).reader(B), opened.reader(B)
+    notes, (emotion, plan, remaining_s) = random_notes()[:, :20], random_conditions()
+    for reader in readers:
+        reader.read(notes, emotion, plan, remaining_s[:, :20])
+    check_same(readers)
