@@ -35,6 +35,7 @@ from emogen.model.network import Composer
 from emogen.model.opening import fastest, open_to_compose
 from emogen.music.tokens import COLUMN, SHIFT_MS
 from emogen.settings import SIZES, ModelSettings, SampleSettings
+from emogen.training import shelf
 from tests import tiny
 
 NOTES_A_S = 350 / 30
@@ -199,7 +200,7 @@ def command(subject: Subject, report: Report) -> None:
     args = subject.args
     voice = "default"
     try:
-        path = checkpoint.resolve(voice, subject.folder)
+        path = shelf.resolve(voice, subject.folder)
         checkpoint.plans_of(path, checkpoint.read_meta(path))
     except EmogenError as error:
         report.skip("the bundled voice", f"{error}; the random network stands in for it")

@@ -33,6 +33,7 @@ from emogen.evaluation.evaluate import (
 from emogen.model import checkpoint
 from emogen.model.opening import open_model
 from emogen.settings import SampleSettings, load
+from emogen.training import shelf
 
 SEED = 1_000_000
 """Of the first piece; ``emogen evaluate`` begins at 0."""
@@ -50,7 +51,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     settings = load().settings
-    path = checkpoint.resolve(args.checkpoint, settings.paths.runs)
+    path = shelf.resolve(args.checkpoint, settings.paths.runs)
     meta = checkpoint.read_meta(path)
     plans = checkpoint.plans_of(path, meta)
     model = open_model(path, meta, SampleSettings(threads=args.threads))
@@ -58,7 +59,7 @@ def main() -> None:
     training, real = Memory.training(corpus), labelled(corpus, "valid", args.seconds)
     songs = labelled(corpus, "train", args.seconds)
     wishes, _ = planned_wishes(plans, args.count, args.seconds, SEED)
-    print(f"{checkpoint.label(path, meta)}, {len(wishes)} pieces of {args.seconds:g} s, {args.threads} threads")
+    print(f"{shelf.label(path, meta)}, {len(wishes)} pieces of {args.seconds:g} s, {args.threads} threads")
     titles = "setting|quadrant|arousal|valence|coherence|memory|density ratio|overlap|variety|broken|seconds"
     print(f"|{titles}|")
     print("|" + "---|" * (titles.count("|") + 1), flush=True)

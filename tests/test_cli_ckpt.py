@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 
 import emogen
 from emogen.cli.ckpt import _age, sparkline
-from emogen.model.checkpoint import META, WEIGHTS, Meta, all_in, found, load_weights, read_meta
+from emogen.model.checkpoint import META, WEIGHTS, Meta, load_weights, read_meta
 from emogen.training.run import Run as RunFolder
+from emogen.training.shelf import all_in, found
 from tests.conftest import Run
 from tests.training import Notebook, new_trainer
 

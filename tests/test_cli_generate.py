@@ -28,6 +28,7 @@ from emogen.music.measures import TONICS
 from emogen.music.midi import midi_bytes, read_piece, read_text
 from emogen.music.notes import Piece
 from emogen.music.tokens import encode
+from emogen.training import shelf
 from tests import tiny
 from tests.conftest import Run
 from tests.midi_files import tune
@@ -57,7 +58,7 @@ def runs(trained: Path, run: Run) -> Path:
 
 
 def weights_of(runs: Path) -> Path:
-    return checkpoint.resolve("best", runs) / checkpoint.WEIGHTS
+    return shelf.resolve("best", runs) / checkpoint.WEIGHTS
 
 
 def here() -> list[str]:
@@ -599,7 +600,7 @@ def test_a_best_run_is_preferred_and_default_means_the_voice_even_then(runs: Pat
 
 
 def test_a_run_without_a_best_checkpoint_leaves_it_to_the_voice(runs: Path, run: Run) -> None:
-    for path in checkpoint.found(runs / "tiny" / "checkpoints", "best"):
+    for path in shelf.found(runs / "tiny" / "checkpoints", "best"):
         path.rename(path.with_name("last_epoch_000_step_00000001"))
     assert "composing with the bundled voice" in run(*FIVE_S)[2]
 

@@ -24,11 +24,12 @@ import emogen
 from emogen.cli import main
 from emogen.cli import train as screen
 from emogen.data.prepare import prepare
-from emogen.model.checkpoint import META, TRAINER, WEIGHTS, found, load_trainer, load_weights, read_meta, resumable
+from emogen.model.checkpoint import META, TRAINER, WEIGHTS, load_trainer, load_weights, read_meta
 from emogen.model.network import Composer
 from emogen.settings import DataSettings, flag
 from emogen.training import curves
 from emogen.training.run import Run
+from emogen.training.shelf import found, resumable
 from emogen.training.trainer import Trainer
 from tests.midi_files import dataset
 

@@ -12,9 +12,10 @@ import torch
 
 from emogen.data.batches import Batch
 from emogen.data.prepare import prepare
-from emogen.model.checkpoint import found, load_weights
+from emogen.model.checkpoint import load_weights
 from emogen.settings import DataSettings
 from emogen.training.distributed import Team
+from emogen.training.shelf import found
 from tests.midi_files import dataset
 
 OPTIONS = """

@@ -24,15 +24,17 @@ from emogen.data.corpus import Corpus
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
 from emogen.model import checkpoint
-from emogen.model.checkpoint import EpochLoss, load_trainer, load_weights, read_meta, resumable
+from emogen.model.checkpoint import EpochLoss, load_trainer, load_weights, read_meta
 from emogen.model.network import Composer
 from emogen.music import tokens
 from emogen.music.plan import ENTRIES
 from emogen.settings import ModelSettings
 from emogen.system.devices import COMPILERS
+from emogen.training import shelf
 from emogen.training import trainer as loop
 from emogen.training.progress import advise
 from emogen.training.run import Run
+from emogen.training.shelf import resumable
 from emogen.training.trainer import Trainer, count_notes
 from tests.music import corpus_of, random_tokens
 from tests.training import SHAPE, SPLIT, Notebook, music, new_trainer, settings
@@ -618,7 +620,7 @@ def test_the_best_the_periodic_and_one_last_checkpoint_are_kept(
         "epoch_007",  # the last epoch is always kept
         f"last_epoch_007_step_{len(notebook.steps):08d}",
     ]
-    assert checkpoint.found(trainer.run.checkpoints, "best")[0].name == "best_epoch_004_loss_8.1235"
+    assert shelf.found(trainer.run.checkpoints, "best")[0].name == "best_epoch_004_loss_8.1235"
     with_trainer = [path.name for path in trainer.run.checkpoints.iterdir() if (path / checkpoint.TRAINER).exists()]
     assert sorted(with_trainer) == ["epoch_006", "epoch_007", f"last_epoch_007_step_{len(notebook.steps):08d}"]
 
@@ -721,7 +723,7 @@ def test_other_data_is_refused(tmp_path: Path) -> None:
 def test_a_checkpoint_of_weights_alone_is_refused(tmp_path: Path) -> None:
     trainer = new_trainer(tmp_path, epochs=1)
     trainer.learn(Notebook())
-    (best,) = checkpoint.found(trainer.run.checkpoints, "best")
+    (best,) = shelf.found(trainer.run.checkpoints, "best")
     with pytest.raises(EmogenError, match="holds weights only"):
         new_trainer(tmp_path).resume(best)
 
@@ -755,7 +757,7 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_refused(wrong: str, tmp_path: Pa
 def test_a_training_begins_with_the_weights_and_the_scale_of_the_plans_it_is_given(tmp_path: Path) -> None:
     before = new_trainer(tmp_path / "before", corpus=music(1), epochs=1)
     before.learn(Notebook())
-    (best,) = checkpoint.found(before.run.checkpoints, "best")
+    (best,) = shelf.found(before.run.checkpoints, "best")
     run = Run(tmp_path, "after")
     run.checkpoints.mkdir(parents=True)
     trainer = Trainer(music(2), settings(), run, init=best)
@@ -768,15 +770,15 @@ def test_a_training_begins_with_the_weights_and_the_scale_of_the_plans_it_is_giv
 
     trainer.save_last()
     resumed = Trainer(music(2), settings(), run)
-    resumed.resume(checkpoint.found(run.checkpoints, "last")[0])
+    resumed.resume(shelf.found(run.checkpoints, "last")[0])
     for one in (trainer, resumed):
         assert one.init == f"tiny/{best.name}"
         assert [facts.name for facts in one.ancestors] == ["music 1"]
         assert one.train.plans == one.valid.plans == trainer.plans
     resumed.save("epoch", keep=1)
-    meta = read_meta(checkpoint.found(run.checkpoints, "epoch")[0])
+    meta = read_meta(shelf.found(run.checkpoints, "epoch")[0])
     assert (meta.init, meta.ancestors[0].fingerprint) == (f"tiny/{best.name}", before.corpus.manifest.fingerprint)
-    trainer = Trainer(music(3), settings(), run, init=checkpoint.found(run.checkpoints, "epoch")[0])
+    trainer = Trainer(music(3), settings(), run, init=shelf.found(run.checkpoints, "epoch")[0])
     assert [facts.name for facts in trainer.ancestors] == ["music 1", "music 2"]
 
 
@@ -787,7 +789,7 @@ def test_a_training_begins_from_a_checkpoint_that_knows_fewer_plan_entries(tmp_p
     older = {**weights, "plan.weight": torch.cat([values[:, :4], known[:, :4]], dim=1)}
     plans = before.plans.model_copy(update={"entries": ENTRIES[:4], "mean": before.plans.mean[:4], "sd": (2.0,) * 4})
     before.save_last()
-    meta = read_meta(checkpoint.found(before.run.checkpoints, "last")[0])
+    meta = read_meta(shelf.found(before.run.checkpoints, "last")[0])
     checkpoint.save(tmp_path / "older", meta.model_copy(update={"plan": plans.model_dump(mode="json")}), older)
     trainer = Trainer(music(1), settings(), before.run, init=tmp_path / "older")
     assert (trainer.plans.entries, trainer.plans.sd) == (ENTRIES, (2.0,) * 4 + before.plans.sd[4:])
@@ -802,4 +804,4 @@ def test_a_checkpoint_of_another_shape_is_no_beginning(tmp_path: Path) -> None:
     before.save_last()
     other = settings().model_copy(update={"model": ModelSettings(**SHAPE | {"d_model": 64})})
     with pytest.raises(EmogenError, match="do not fit"):
-        Trainer(music(), other, before.run, init=checkpoint.found(before.run.checkpoints, "last")[0])
+        Trainer(music(), other, before.run, init=shelf.found(before.run.checkpoints, "last")[0])

@@ -9,12 +9,12 @@ import torch
 
 from emogen.emotion import EMOTIONS
 from emogen.model import checkpoint
-from emogen.model.checkpoint import DatasetFacts, Meta
+from emogen.model.checkpoint import DatasetFacts, EpochLoss, Meta
 from emogen.model.network import Composer
-from emogen.music import tokens
 from emogen.music.plan import ENTRIES, PlanTable
 from emogen.music.tokens import COLUMN, SHIFT_MS
 from emogen.settings import ModelSettings
+from emogen.training import shelf
 from tests.music import PLAN_MEAN, PLAN_SD
 
 SETTINGS = ModelSettings(size="tiny", d_model=32, n_layers=2, n_heads=2, context_notes=32, dropout=0.0)
@@ -43,23 +43,9 @@ def plans(seed: int = 0) -> PlanTable:
 
 def meta(model: Composer, run: str = "tiny") -> Meta:
     """What a checkpoint of the network says of itself."""
-    return Meta(
-        format=checkpoint.FORMAT,
-        emogen="0",
-        torch=torch.__version__,
-        created="2024-01-01T00:00:00+00:00",
-        run=run,
-        epoch=0,
-        step=0,
-        history=(),
-        parameters=sum(weight.numel() for weight in model.parameters()),
-        model=model.settings,
-        train={},
-        vocabulary=tokens.fingerprint(),
-        emotions=EMOTIONS,
-        dataset=DatasetFacts(name="random", fingerprint="0" * 16, clips={}),
-        plan=plans().model_dump(mode="json"),
-    )
+    dataset = DatasetFacts(name="random", fingerprint="0" * 16, clips={})
+    made = Meta.of(model, plans(), dataset, run=run, epoch=0, step=0, history=(), train={})
+    return made.model_copy(update={"emogen": "0", "created": "2024-01-01T00:00:00+00:00"})
 
 
 def save(runs: Path, name: str = "best_epoch_000_loss_17.4740", run: str = "tiny") -> Path:
@@ -67,4 +53,20 @@ def save(runs: Path, name: str = "best_epoch_000_loss_17.4740", run: str = "tiny
     model = composer()
     path = runs / run / "checkpoints" / name
     checkpoint.save(path, meta(model, run), model.state_dict())
+    return path
+
+
+def at(epoch: int, step: int = 0, loss: float = 9.0, run: str = "main") -> Meta:
+    """What a checkpoint says of itself after so many epochs and steps."""
+    history = tuple(
+        EpochLoss(epoch=number, train=9.0, valid=loss, valid_by_family={}, seconds=1.0)
+        for number in range(1, epoch + 1)
+    )
+    return meta(composer(), run).model_copy(update={"epoch": epoch, "step": step, "history": history})
+
+
+def put(folder: Path, kind: str, meta: Meta) -> Path:
+    """Save a checkpoint of a kind, with a trainer's state where it is resumable."""
+    path = folder / shelf.name(kind, meta)
+    checkpoint.save(path, meta, {"weight": torch.ones(2)}, {"place": meta.step} if kind in shelf.RESUMABLE else None)
     return path

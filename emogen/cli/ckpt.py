@@ -21,6 +21,7 @@ from emogen.model import checkpoint
 from emogen.model.checkpoint import Meta
 from emogen.settings import Settings
 from emogen.system import files
+from emogen.training import shelf
 
 app = typer.Typer(no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
@@ -33,7 +34,7 @@ Which = Annotated[
 @settings_options("paths.runs")
 def list_checkpoints(as_json: Json = False, *, settings: Settings) -> None:
     """List the checkpoints of all runs, the run trained last first; its best is marked."""
-    rows = [row for run in checkpoint.runs_in(settings.paths.runs) for row in _rows(run)]
+    rows = [row for run in shelf.runs_in(settings.paths.runs) for row in _rows(run)]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
@@ -54,8 +55,8 @@ def list_checkpoints(as_json: Json = False, *, settings: Settings) -> None:
 def _rows(run: Path) -> list[dict[str, Any]]:
     """What there is to say of each checkpoint of a run; of one that cannot be read, the reason as a message."""
     rows: list[dict[str, Any]] = []
-    best = checkpoint.found(run / "checkpoints", "best")[:1]
-    for path in checkpoint.all_in(run / "checkpoints"):
+    best = shelf.found(run / "checkpoints", "best")[:1]
+    for path in shelf.all_in(run / "checkpoints"):
         try:
             meta, size, age_s = checkpoint.read_meta(path), _bytes(path), round(time.time() - path.stat().st_mtime)
         except (EmogenError, FileNotFoundError) as error:  # damaged, or superseded this very moment
@@ -88,7 +89,7 @@ def _bytes(path: Path) -> int:
 @settings_options("paths.runs")
 def show(which: Which = "best", as_json: Json = False, *, settings: Settings) -> None:
     """Show all that a checkpoint says of itself: model, losses, data and settings."""
-    path = checkpoint.resolve(which, settings.paths.runs)
+    path = shelf.resolve(which, settings.paths.runs)
     meta = checkpoint.read_meta(path)
     if as_json:
         typer.echo(json.dumps({"path": str(path), **meta.model_dump(mode="json")}, indent=2))
@@ -144,7 +145,7 @@ def export(
     settings: Settings,
 ) -> None:
     """Write a checkpoint as one file that carries all it needs: generate --checkpoint FILE."""
-    path = checkpoint.resolve(which, settings.paths.runs)
+    path = shelf.resolve(which, settings.paths.runs)
     checkpoint.read_meta(path)  # nothing damaged is passed on
     if file.suffix != ".safetensors":
         file = file.with_name(file.name + ".safetensors")
@@ -172,10 +173,10 @@ def prune(
     """Remove checkpoints of a run to make room; its last is always kept."""
     from emogen.training.run import Run
 
-    folder = checkpoint.resolve(f"{run}/last" if run else "last", settings.paths.runs).parent
+    folder = shelf.resolve(f"{run}/last" if run else "last", settings.paths.runs).parent
     with Run(settings.paths.runs, folder.parent.name):  # not while it is trained
-        doomed = checkpoint.found(folder, "best")[keep_best:] + checkpoint.found(folder, "epoch")[keep_periodic:]
-        doomed += checkpoint.found(folder, "last")[1:]
+        doomed = shelf.found(folder, "best")[keep_best:] + shelf.found(folder, "epoch")[keep_periodic:]
+        doomed += shelf.found(folder, "last")[1:]
         if not doomed:
             console.print(escape(f"run '{folder.parent.name}' has nothing to remove"))
             return

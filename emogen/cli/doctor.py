@@ -163,7 +163,8 @@ def _prepared(settings: Settings) -> Facts:
 
 
 def _runs(settings: Settings) -> Facts:
-    from emogen.model.checkpoint import all_in, read_meta, runs_in
+    from emogen.model.checkpoint import read_meta
+    from emogen.training.shelf import all_in, runs_in
 
     facts = {}
     for run in runs_in(settings.paths.runs):

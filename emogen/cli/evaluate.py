@@ -47,8 +47,9 @@ def evaluate(
     from emogen.data import corpus
     from emogen.ear.fitted import Ear
     from emogen.model import checkpoint as checkpoints
+    from emogen.training import shelf
 
-    path = checkpoints.resolve(checkpoint, settings.paths.runs)
+    path = shelf.resolve(checkpoint, settings.paths.runs)
     meta = checkpoints.read_meta(path)
     plans = checkpoints.plans_of(path, meta)
     prepared = corpus.open_corpus(settings.paths.data_home, data)
@@ -57,7 +58,7 @@ def evaluate(
             f"{prepared.manifest.name} has no labelled test clips to compare with", "prepare EMOPIA, or choose --data"
         )
     ear = Ear.load()
-    label = checkpoints.label(path, meta)
+    label = shelf.label(path, meta)
     console.print(f"evaluating {escape(label)} beside {escape(prepared.manifest.name)}, seed {seed}")
     trained_on = {facts.fingerprint for facts in (*meta.ancestors, meta.dataset)}
     if not {prepared.manifest.fingerprint} <= trained_on or ear.dataset != prepared.manifest.fingerprint:

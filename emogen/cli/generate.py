@@ -100,12 +100,13 @@ def generate(
     outputs.check([*outputs.beside(files, kinds), *index], kinds, settings.paths.soundfont, force)
 
     from emogen.model import checkpoint as checkpoints
+    from emogen.training import shelf
 
-    path = checkpoints.resolve(checkpoint, settings.paths.runs)
+    path = shelf.resolve(checkpoint, settings.paths.runs)
     meta = checkpoints.read_meta(path)
     plans = checkpoints.plans_of(path, meta)
     opening = _opening(prime, seconds)
-    label = checkpoints.label(path, meta)
+    label = shelf.label(path, meta)
     console.print(f"composing with {escape(label)}, seed {seed}")
 
     from emogen.composing.generate import Wish  # imports torch: everything cheap is checked by now

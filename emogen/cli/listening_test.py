@@ -82,12 +82,13 @@ def _write(
 ) -> None:
     """Gather the pieces, record them all in the same way, and write the page and its key."""
     from emogen.evaluation import listening
-    from emogen.model import checkpoint as checkpoints
+    from emogen.model.checkpoint import read_meta
     from emogen.sound.render import audio, small_mp3
+    from emogen.training import shelf
 
     names, real = origins
-    paths = [checkpoints.resolve(name, settings.paths.runs) for name in names]
-    labels = [checkpoints.label(path, checkpoints.read_meta(path)) for path in paths]
+    paths = [shelf.resolve(name, settings.paths.runs) for name in names]
+    labels = [shelf.label(path, read_meta(path)) for path in paths]
     if len(set(labels)) < len(labels):
         labels = [str(path.resolve()) for path in paths]
     if len(set(labels)) < len(labels):

@@ -52,7 +52,8 @@ def train(
     if not name or name.startswith(".") or name != Path(name).name:
         raise UsageError(f"'{name}' cannot be the name of a folder", "--name takes a plain name, --runs its place")
     from emogen.data import corpus
-    from emogen.model import checkpoint
+    from emogen.model.checkpoint import read_meta
+    from emogen.training import shelf
     from emogen.training.run import Run, begun_from
 
     paths = loaded.settings.paths
@@ -63,11 +64,11 @@ def train(
     with run if leads else nullcontext():
         team = _meet(loaded.settings.train.device) if "WORLD_SIZE" in os.environ else None
         start = _resume_from(run, resume)
-        origin = checkpoint.resolve(init, paths.runs) if init and not start else None
+        origin = shelf.resolve(init, paths.runs) if init and not start else None
         if start:
-            settings = run.agreed(loaded, checkpoint.read_meta(start))
+            settings = run.agreed(loaded, read_meta(start))
         elif origin:
-            settings = begun_from(checkpoint.read_meta(origin), init, loaded)
+            settings = begun_from(read_meta(origin), init, loaded)
         else:
             settings = loaded.settings
         from emogen.system.devices import is_out_of_memory  # imports torch: everything cheap is checked by now
@@ -77,7 +78,7 @@ def train(
             trainer = Trainer(prepared, settings, run, origin, team)
             if start:
                 trainer.resume(start)
-                if leads and resume not in ("", "last") and (aside := checkpoint.set_aside_after(start)):
+                if leads and resume not in ("", "last") and (aside := shelf.set_aside_after(start)):
                     console.print(escape(f"the checkpoints after {start.name} are now in {aside}"))
             if leads:
                 run.begin(settings)
@@ -103,9 +104,9 @@ def _meet(device: str) -> Team:
 
 def _resume_from(run: Run, name: str) -> Path | None:
     """The checkpoint folder to go on from; None to begin."""
-    from emogen.model import checkpoint
+    from emogen.training import shelf
 
-    there = checkpoint.resumable(run.checkpoints)
+    there = shelf.resumable(run.checkpoints)
     if there and name in ("", "last"):
         return there[0]
     if not name:

@@ -1,4 +1,4 @@
-"""Checkpoints: folders that describe themselves, never changed once they have their name.
+"""The format of checkpoints: folders that describe themselves, never changed once they have their name.
 
 A checkpoint is a folder of a run's ``checkpoints/``:
 
@@ -6,26 +6,24 @@ A checkpoint is a folder of a run's ``checkpoints/``:
 - ``meta.json``: the same ``Meta``, for people and scripts to read;
 - ``trainer.pt``: the optimizer and the place in the data; in resumable ones only.
 
-Its name says what it is, see ``NAMES``; people say ``last`` and ``best``. A checkpoint is written aside and renamed;
-a newer one supersedes it and only then is it removed, so there is a whole ``last`` at every moment. One that is damaged
-hinders nobody who asks for another: its name is enough to sort it. Nothing here executes what a file holds, and only
-``load_*`` and ``save`` import torch. (Above 300 lines: there is much that can be wrong with a file, and it is told.)
+It is written aside and renamed, so it is whole or not there. Its names and how many are kept: ``training/shelf``.
+Nothing here executes what a file holds. Looking at a checkpoint (``read_meta``) needs neither torch nor NumPy.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import struct
 from collections.abc import Mapping
-from itertools import count
+from datetime import UTC, datetime
 from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from emogen.emotion import EMOTIONS, suggest
+from emogen import __version__
+from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError, UsageError
 from emogen.settings import ModelSettings
 from emogen.system import files
@@ -41,18 +39,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 HEADER_LIMIT = 16 * 2**20
 """Bytes of a header we are willing to parse; ours have some ten thousand."""
-
-NAMES = {
-    "last": "last_epoch_{epoch:03d}_step_{step:08d}",
-    "epoch": "epoch_{epoch:03d}",
-    "best": "best_epoch_{epoch:03d}_loss_{loss:.4f}",
-}
-"""How checkpoints of each kind are named: by the epochs completed, the steps taken, the valid loss."""
-
-NUMBER = r"\d+(?:\.\d+)?"
-PATTERNS = {kind: re.sub(r"{.*?}", lambda _: NUMBER, name) for kind, name in NAMES.items()}
-RESUMABLE = ("last", "epoch")
-"""The kinds that training can go on from."""
 
 TAKE_ANOTHER = "take another one (emogen ckpt list); training goes on from it with --resume NAME"
 TOO_OLD = "use the emogen that made it, or train anew"
@@ -118,15 +104,35 @@ class Meta(Frozen):
     ancestors: tuple[DatasetFacts, ...] = ()
     """What that checkpoint, and those before it, were trained on; the first one first."""
 
+    @classmethod
+    def of(cls, model: Composer, plans: PlanTable, dataset: DatasetFacts, **training: Any) -> Meta:
+        """The metadata of a network as it is now, saved by this emogen; ``training`` gives the fields not known here.
+
+        These are ``run``, ``epoch``, ``step``, ``history`` and ``train``, and ``init`` and ``ancestors`` where there
+        are any.
+        """
+        import torch
+
+        from emogen.music import tokens
+
+        return cls(
+            format=FORMAT,
+            emogen=__version__,
+            torch=torch.__version__,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            parameters=sum(weight.numel() for weight in model.parameters()),
+            model=model.settings,
+            vocabulary=tokens.fingerprint(),
+            emotions=EMOTIONS,
+            dataset=dataset,
+            plan=plans.model_dump(mode="json"),
+            **training,
+        )
+
     @property
     def valid_loss(self) -> float | None:
         """Valid loss of the last completed epoch, nats per note."""
         return self.history[-1].valid if self.history else None
-
-
-def name(kind: str, meta: Meta) -> str:
-    """The name of a checkpoint of a kind (``last``, ``epoch`` or ``best``)."""
-    return NAMES[kind].format(epoch=meta.epoch, step=meta.step, loss=meta.valid_loss)
 
 
 def save(path: Path, meta: Meta, weights: Mapping[str, Tensor], trainer: dict[str, Any] | None = None) -> None:
@@ -170,116 +176,6 @@ def write_half(path: Path, file: Path) -> None:
     if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
         raise EmogenError(f"a weight of {path} is beyond half precision", "export it without --half")
     file.write_bytes(serialise(weights, metadata={"emogen": read_meta(path).model_dump_json(indent=1)}))
-
-
-def found(folder: Path, kind: str) -> list[Path]:
-    """The checkpoints of a kind in a folder, the latest first; of ``best`` the best first."""
-    paths = [path for path in folder.glob(f"{kind}_*") if re.fullmatch(PATTERNS[kind], path.name)]
-    if kind == "best":
-        return sorted(paths, key=lambda path: _numbers(path)[::-1])
-    return sorted(paths, key=_numbers, reverse=True)
-
-
-def _numbers(path: Path) -> tuple[float, ...]:
-    """The numbers in the name of a checkpoint: the epochs completed first."""
-    return tuple(map(float, re.findall(NUMBER, path.name)))
-
-
-def all_in(folder: Path) -> list[Path]:
-    """All checkpoints in a folder, kind by kind."""
-    return [path for kind in ("best", "epoch", "last") for path in found(folder, kind)]
-
-
-def rotate(folder: Path, kind: str, keep: int) -> None:
-    """Remove all but ``keep`` checkpoints of a kind, in the order of ``found``."""
-    for path in found(folder, kind)[keep:]:
-        files.remove(path)
-
-
-def resumable(folder: Path) -> list[Path]:
-    """The checkpoints in a folder that training can go on from, the furthest first."""
-    return sorted((path for kind in RESUMABLE for path in found(folder, kind)), key=_numbers, reverse=True)
-
-
-def set_aside_after(path: Path) -> Path | None:
-    """Move the checkpoints beside ``path`` that are further than it into a folder of their own; None if there are none.
-
-    Training goes on from ``path`` then as if they had never been, and nothing is lost.
-    """
-    folder, here = path.parent, read_meta(path)
-    further = [last for last in found(folder, "last") if _numbers(last) > (here.epoch, here.step)]
-    further += [one for kind in ("epoch", "best") for one in found(folder, kind) if _numbers(one)[0] > here.epoch]
-    if not further:
-        return None
-    aside = next(free for number in count(1) if not (free := folder / f"set-aside-{number}").exists())
-    aside.mkdir()
-    for other in further:
-        other.rename(aside / other.name)
-    return aside
-
-
-def runs_in(runs: Path) -> list[Path]:
-    """The run folders that hold a checkpoint, the one trained last first."""
-    saved_at = {
-        folder.parent: max(map(_saved_at, all_in(folder)), default=0.0) for folder in runs.glob("*/checkpoints")
-    }
-    return sorted((run for run in saved_at if saved_at[run]), key=lambda run: saved_at[run], reverse=True)
-
-
-def _saved_at(path: Path) -> float:
-    """When a checkpoint was written, in s; 0 if it has just been superseded."""
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def resolve(name: str, runs: Path) -> Path:
-    """The checkpoint that a person means.
-
-    ``best``, ``last`` or a checkpoint's name are looked up in the run trained last; ``RUN/best`` in the run of that
-    name; ``default`` is the bundled voice; anything else is the path of a checkpoint folder or of an exported
-    ``.safetensors`` file. Nothing at all means the best of the run trained last, else the bundled voice.
-
-    Raises:
-        EmogenError: there is none, with the command that makes one or the names there are.
-    """
-    if not name:
-        best = (path for run in runs_in(runs) for path in found(run / "checkpoints", "best"))
-        return next(best, VOICE)
-    if name == "default":
-        return VOICE
-    as_path = Path(name)
-    if name not in ("best", "last") and ((as_path / WEIGHTS).is_file() or as_path.is_file()):
-        return as_path
-    if as_path.suffix == ".safetensors":
-        raise EmogenError(f"there is no file {name}", "emogen ckpt export writes one")
-    run_name, _, which = name.rpartition("/")
-    trained = runs_in(runs)
-    if not trained:
-        hint = "train one: emogen train; the bundled voice is called default"
-        raise EmogenError(f"no checkpoint '{name}': there is no trained run in {runs}", hint)
-    named = [run for run in trained if not run_name or run.name == run_name]
-    if not named:
-        names = [run.name for run in trained]
-        hint = f"{suggest(run_name, names)} the runs are {', '.join(names)}".strip()
-        raise EmogenError(f"no run '{run_name}' in {runs}", hint)
-    folder = named[0] / "checkpoints"
-    if which in ("best", "last") and (paths := found(folder, which)):
-        return paths[0]
-    if which and (folder / which / WEIGHTS).is_file():
-        return folder / which
-    why = ", no epoch is complete yet" if which == "best" else ""
-    names = [kind for kind in ("best", "last") if found(folder, kind)] + [path.name for path in all_in(folder)]
-    hint = f"{suggest(which, names)} there are {', '.join(names)}".strip()
-    raise EmogenError(f"no checkpoint '{which}' in run '{named[0].name}'{why}", hint)
-
-
-def label(path: Path, meta: Meta) -> str:
-    """What a checkpoint is called when it is spoken of."""
-    if path == VOICE:
-        return "the bundled voice"
-    return f"{meta.run}/{path.name}" if path.is_dir() else path.name
 
 
 def _weights_file(path: Path) -> Path:
@@ -394,7 +290,7 @@ def load_trainer(path: Path) -> dict[str, Any]:
     import torch
 
     if not (path / TRAINER).is_file():
-        hint = f"resume from one named {' or '.join(RESUMABLE)}"
+        hint = "resume from one named last or epoch"
         raise UsageError(f"{path.name} holds weights only, training cannot resume from it", hint)
     try:
         state: dict[str, Any] = torch.load(path / TRAINER, map_location="cpu", weights_only=True)

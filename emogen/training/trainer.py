@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from emogen import __version__
 from emogen.data.batches import Batch, Batches, plan_table
 from emogen.data.corpus import SPLITS, Corpus
-from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
 from emogen.model import checkpoint
 from emogen.model.checkpoint import DatasetFacts, EpochLoss, Meta
@@ -23,6 +20,7 @@ from emogen.model.network import Composer
 from emogen.music import tokens
 from emogen.settings import Settings, TrainSettings
 from emogen.system.devices import check_compiler, default_threads, faster_in_bf16, is_out_of_memory, pick_device
+from emogen.training import shelf
 from emogen.training.distributed import Team
 from emogen.training.progress import Progress, advise
 from emogen.training.run import Run, stop_requested
@@ -62,7 +60,7 @@ class Trainer:
         self.ancestors: tuple[DatasetFacts, ...] = ()
         if init:
             begun = checkpoint.read_meta(init)
-            self.init, self.ancestors = checkpoint.label(init, begun), (*begun.ancestors, begun.dataset)
+            self.init, self.ancestors = shelf.label(init, begun), (*begun.ancestors, begun.dataset)
             scale = checkpoint.plans_of(init, begun, older=True)
             checkpoint.load_into(self.model, init)
         self.model.to(self.device)
@@ -226,30 +224,16 @@ class Trainer:
             return
         p, manifest, folder = self.progress, self.corpus.manifest, self.run.checkpoints
         clips = {split: len(self.corpus.clips(split)) for split in SPLITS}
-        meta = Meta(
-            format=checkpoint.FORMAT,
-            emogen=__version__,
-            torch=torch.__version__,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            run=self.run.name,
-            epoch=p.epoch,
-            step=p.step,
-            history=tuple(p.history),
-            parameters=sum(weight.numel() for weight in self.model.parameters()),
-            model=self.settings.model,
-            train=self.settings.train.model_dump(mode="json"),
-            vocabulary=tokens.fingerprint(),
-            emotions=EMOTIONS,
-            dataset=DatasetFacts(name=manifest.name, fingerprint=manifest.fingerprint, clips=clips),
-            plan=self.plans.model_dump(mode="json"),
-            init=self.init,
-            ancestors=self.ancestors,
-        )
+        dataset = DatasetFacts(name=manifest.name, fingerprint=manifest.fingerprint, clips=clips)
+        where = {"run": self.run.name, "epoch": p.epoch, "step": p.step, "history": tuple(p.history)}
+        origin = {"init": self.init, "ancestors": self.ancestors}
+        settings = self.settings.train.model_dump(mode="json")
+        meta = Meta.of(self.model, self.plans, dataset, train=settings, **where, **origin)
         place = {name: value for name, value in vars(p).items() if name != "history"}  # that is in the meta
         trainer = {"optimizer": self.optimizer.state_dict(), "progress": place}
-        path = folder / checkpoint.name(kind, meta)
-        checkpoint.save(path, meta, self.model.state_dict(), trainer if kind in checkpoint.RESUMABLE else None)
-        checkpoint.rotate(folder, kind, keep)
+        path = folder / shelf.name(kind, meta)
+        checkpoint.save(path, meta, self.model.state_dict(), trainer if kind in shelf.RESUMABLE else None)
+        shelf.rotate(folder, kind, keep)
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint of this run.

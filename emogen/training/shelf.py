@@ -1,0 +1,144 @@
+"""The shelf of checkpoints: how those of a run are named, found, kept and removed, and which one a person means.
+
+A checkpoint's name says what it is (``NAMES``); people say ``last`` and ``best``. A newer ``last`` supersedes the one
+before it, which is removed only then, so there is a whole ``last`` at every moment. The name is enough to sort a
+checkpoint, so one that is damaged is in nobody's way. What is inside of it, ``model/checkpoint`` knows; no torch here.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import count
+from pathlib import Path
+
+from emogen.emotion import suggest
+from emogen.errors import EmogenError
+from emogen.model.checkpoint import VOICE, WEIGHTS, Meta, read_meta
+from emogen.system import files
+
+NAMES = {
+    "last": "last_epoch_{epoch:03d}_step_{step:08d}",
+    "epoch": "epoch_{epoch:03d}",
+    "best": "best_epoch_{epoch:03d}_loss_{loss:.4f}",
+}
+"""How checkpoints of each kind are named: by the epochs completed, the steps taken, the valid loss."""
+
+NUMBER = r"\d+(?:\.\d+)?"
+PATTERNS = {kind: re.sub(r"{.*?}", lambda _: NUMBER, name) for kind, name in NAMES.items()}
+RESUMABLE = ("last", "epoch")
+"""The kinds that training can go on from."""
+
+
+def name(kind: str, meta: Meta) -> str:
+    """The name of a checkpoint of a kind (``last``, ``epoch`` or ``best``)."""
+    return NAMES[kind].format(epoch=meta.epoch, step=meta.step, loss=meta.valid_loss)
+
+
+def found(folder: Path, kind: str) -> list[Path]:
+    """The checkpoints of a kind in a folder, the latest first; of ``best`` the best first."""
+    paths = [path for path in folder.glob(f"{kind}_*") if re.fullmatch(PATTERNS[kind], path.name)]
+    if kind == "best":
+        return sorted(paths, key=lambda path: _numbers(path)[::-1])
+    return sorted(paths, key=_numbers, reverse=True)
+
+
+def _numbers(path: Path) -> tuple[float, ...]:
+    """The numbers in the name of a checkpoint: the epochs completed first."""
+    return tuple(map(float, re.findall(NUMBER, path.name)))
+
+
+def all_in(folder: Path) -> list[Path]:
+    """All checkpoints in a folder, kind by kind."""
+    return [path for kind in ("best", "epoch", "last") for path in found(folder, kind)]
+
+
+def rotate(folder: Path, kind: str, keep: int) -> None:
+    """Remove all but ``keep`` checkpoints of a kind, in the order of ``found``."""
+    for path in found(folder, kind)[keep:]:
+        files.remove(path)
+
+
+def resumable(folder: Path) -> list[Path]:
+    """The checkpoints in a folder that training can go on from, the furthest first."""
+    return sorted((path for kind in RESUMABLE for path in found(folder, kind)), key=_numbers, reverse=True)
+
+
+def set_aside_after(path: Path) -> Path | None:
+    """Move the checkpoints beside ``path`` that are further than it into a folder of their own; None if there are none.
+
+    Training goes on from ``path`` then as if they had never been, and nothing is lost.
+    """
+    folder, here = path.parent, read_meta(path)
+    further = [last for last in found(folder, "last") if _numbers(last) > (here.epoch, here.step)]
+    further += [one for kind in ("epoch", "best") for one in found(folder, kind) if _numbers(one)[0] > here.epoch]
+    if not further:
+        return None
+    aside = next(free for number in count(1) if not (free := folder / f"set-aside-{number}").exists())
+    aside.mkdir()
+    for other in further:
+        other.rename(aside / other.name)
+    return aside
+
+
+def runs_in(runs: Path) -> list[Path]:
+    """The run folders that hold a checkpoint, the one trained last first."""
+    saved_at = {
+        folder.parent: max(map(_saved_at, all_in(folder)), default=0.0) for folder in runs.glob("*/checkpoints")
+    }
+    return sorted((run for run in saved_at if saved_at[run]), key=lambda run: saved_at[run], reverse=True)
+
+
+def _saved_at(path: Path) -> float:
+    """When a checkpoint was written, in s; 0 if it has just been superseded."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def resolve(name: str, runs: Path) -> Path:
+    """The checkpoint that a person means.
+
+    ``best``, ``last`` or a checkpoint's name are looked up in the run trained last; ``RUN/best`` in the run of that
+    name; ``default`` is the bundled voice; anything else is the path of a checkpoint folder or of an exported
+    ``.safetensors`` file. Nothing at all means the best of the run trained last, else the bundled voice.
+
+    Raises:
+        EmogenError: there is none, with the command that makes one or the names there are.
+    """
+    if not name:
+        best = (path for run in runs_in(runs) for path in found(run / "checkpoints", "best"))
+        return next(best, VOICE)
+    if name == "default":
+        return VOICE
+    as_path = Path(name)
+    if name not in ("best", "last") and ((as_path / WEIGHTS).is_file() or as_path.is_file()):
+        return as_path
+    if as_path.suffix == ".safetensors":
+        raise EmogenError(f"there is no file {name}", "emogen ckpt export writes one")
+    run_name, _, which = name.rpartition("/")
+    trained = runs_in(runs)
+    if not trained:
+        hint = "train one: emogen train; the bundled voice is called default"
+        raise EmogenError(f"no checkpoint '{name}': there is no trained run in {runs}", hint)
+    named = [run for run in trained if not run_name or run.name == run_name]
+    if not named:
+        names = [run.name for run in trained]
+        hint = f"{suggest(run_name, names)} the runs are {', '.join(names)}".strip()
+        raise EmogenError(f"no run '{run_name}' in {runs}", hint)
+    folder = named[0] / "checkpoints"
+    if which in ("best", "last") and (paths := found(folder, which)):
+        return paths[0]
+    if which and (folder / which / WEIGHTS).is_file():
+        return folder / which
+    why = ", no epoch is complete yet" if which == "best" else ""
+    names = [kind for kind in ("best", "last") if found(folder, kind)] + [path.name for path in all_in(folder)]
+    hint = f"{suggest(which, names)} there are {', '.join(names)}".strip()
+    raise EmogenError(f"no checkpoint '{which}' in run '{named[0].name}'{why}", hint)
+
+
+def label(path: Path, meta: Meta) -> str:
+    """What a checkpoint is called when it is spoken of."""
+    if path == VOICE:
+        return "the bundled voice"
+    return f"{meta.run}/{path.name}" if path.is_dir() else path.name
