@@ -122,7 +122,7 @@ def fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
         (
             OSError(errno.ENOSPC, "No space left on device", "runs/x"),
             1,
-            "error: runs/x: No space left on device\nhint: make room on that disk, or choose a folder on another\n",
+            "error: runs/x: No space left on device\nhint: make room on the disk /, or choose a folder on another\n",
         ),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "x"), 1, "error: x: No such file or directory\n"),
         (OSError("it went wrong"), 1, "error: it went wrong\n"),
@@ -133,6 +133,7 @@ def test_an_error_is_said_on_standard_error_with_its_hint_and_exit_code(
     error: BaseException, code: int, said: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_with(error, monkeypatch)
+    monkeypatch.setattr("emogen.cli.disk_of", lambda path: "/")
     assert run("config", "show") == (code, "", said)
 
 

@@ -207,6 +207,15 @@ def test_only_the_command_line_speaks_to_people(name: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", [name for name in TREES if name.startswith("emogen.cli.")])
+def test_a_command_speaks_through_the_consoles_alone(name: str) -> None:
+    """They show what others wrote without obeying it, see ``cli.console``."""
+    doors = {"print", "typer.echo", "typer.secho", "sys.stdout.write", "sys.stderr.write", "Console"}
+    calls = [node for node in ast.walk(TREES[name]) if isinstance(node, ast.Call)]
+    around = [call.lineno for call in calls if ast.unparse(call.func) in doors]
+    assert not around or name == "emogen.cli.console"
+
+
 @pytest.mark.parametrize("name", TREES)
 def test_every_module_says_what_it_is_for(name: str) -> None:
     assert ast.get_docstring(TREES[name])

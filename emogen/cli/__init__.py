@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +20,8 @@ from typer.core import TyperGroup
 
 from emogen import __version__
 from emogen.errors import EmogenError
+from emogen.system.files import disk_of, shown
+from emogen.system.signals import end_in_order
 
 COMMANDS = {
     "prepare": "Read a corpus of labelled MIDI files and make it ready for training.",
@@ -42,9 +45,10 @@ LIBRARY_ENVIRONMENT = {
 }
 """Read when numpy and torch are imported, unless the user has set it."""
 
+FULL = "make room on that disk, or choose a folder on another"
 HINTS = {
-    errno.ENOSPC: "make room on that disk, or choose a folder on another",
-    errno.EDQUOT: "make room in your quota, or choose a folder elsewhere",
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
     errno.EACCES: "choose a place that you may read and write, or change its permissions",
     errno.EPERM: "choose a place that you may read and write, or change its permissions",
     errno.EROFS: "choose a place that can be written to",
@@ -100,13 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``emogen`` with some arguments (default: those of the process) and exit."""
     for name, value in LIBRARY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file name need not be text
+    _open_streams()
+    end_in_order()
     try:
         code = app(arguments, prog_name="emogen", standalone_mode=False)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except EmogenError as error:
         code = _complain(str(error), error.hint, error.exit_code)
     except typer.TyperException as error:  # a command line that Typer cannot read
@@ -120,12 +122,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 1
         if error.errno != errno.EPIPE:  # whoever read our output may leave, as `head` does
             message = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
-            _complain(message, HINTS.get(error.errno or 0, ""), code)
+            _complain(message, _hint(error), code)
         with suppress(OSError):  # what is still unwritten never will be: nothing may try at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except MemoryError:
+        code = _complain("out of memory", "close other programs, or ask for less at a time", 1)
     sys.exit(code)
 
 
+def _open_streams() -> None:
+    """Give the process the streams that its caller closed: else the next file opened would be taken for one of them."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file name need not be text
+
+
+def _hint(error: OSError) -> str:
+    """What to do when the system refuses."""
+    hint = HINTS.get(error.errno or 0, "")
+    return hint.replace("that disk", f"the disk {disk_of(Path(error.filename))}") if error.filename else hint
+
+
 def _complain(message: str, hint: str, code: int) -> int:
-    typer.echo(f"error: {message}" + (f"\nhint: {hint}" if hint else ""), err=True)
+    for kind, text in (("error", message), ("hint", hint)):
+        if text:
+            typer.echo(f"{kind}: {shown(text)}", err=True)
     return code

@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from emogen.cli.console import console, output
+from emogen.cli.console import console, echo, output
 from emogen.cli.options import settings_options
 from emogen.errors import EmogenError
 from emogen.model import checkpoint
@@ -36,7 +36,7 @@ def list_checkpoints(as_json: Json = False, *, settings: Settings) -> None:
     """List the checkpoints of all runs, the run trained last first; its best is marked."""
     rows = [row for run in shelf.runs_in(settings.paths.runs) for row in _rows(run)]
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        echo(json.dumps(rows, indent=2))
         return
     if not rows:
         console.print(f"no checkpoints in {settings.paths.runs}; train some: emogen train")
@@ -92,7 +92,7 @@ def show(which: Which = "best", as_json: Json = False, *, settings: Settings) ->
     path = shelf.resolve(which, settings.paths.runs)
     meta = checkpoint.read_meta(path)
     if as_json:
-        typer.echo(json.dumps({"path": str(path), **meta.model_dump(mode="json")}, indent=2))
+        echo(json.dumps({"path": str(path), **meta.model_dump(mode="json")}, indent=2))
         return
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in _facts(path, meta).items():

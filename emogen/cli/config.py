@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
+from rich.markup import escape
 
+from emogen.cli.console import console, echo, output
 from emogen.errors import EmogenError
 from emogen.settings import LOCAL_CONFIG, OPTIONS, Settings, default_home, load, user_config
 from emogen.system.files import write_text
@@ -28,7 +30,7 @@ def show(
         values[option] = tree[section][name]
     if as_json:
         report = {option: {"value": value, "origin": loaded.origin[option]} for option, value in values.items()}
-        typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        echo(json.dumps(report, indent=2))
         return
     rows = [
         (option, _toml(value) if value is not None else "-", loaded.origin[option]) for option, value in values.items()
@@ -36,9 +38,10 @@ def show(
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for option, text, origin in rows:
         line = f"{option:<{widths[0]}}  {text:<{widths[1]}}  {origin}"
-        typer.secho(line, bold=origin != "default" and not origin.startswith("size "))
+        chosen = origin != "default" and not origin.startswith("size ")
+        output.print(escape(line), style="bold" if chosen else None, soft_wrap=True)
     for path in (LOCAL_CONFIG.absolute(), user_config()):
-        typer.echo(f"{'read' if path.exists() else 'not there:'} {path}", err=True)
+        console.print(escape(f"{'read' if path.exists() else 'not there:'} {path}"), soft_wrap=True)
 
 
 @app.command()
@@ -51,7 +54,7 @@ def init(
     if path.exists() and not force:
         raise EmogenError(f"{path} exists", "--force writes over it")
     write_text(path, commented_file())
-    typer.echo(f"wrote {path}; take the '#' from the options you want to set", err=True)
+    console.print(escape(f"wrote {path}; take the '#' from the options you want to set"), soft_wrap=True)
 
 
 def commented_file() -> str:

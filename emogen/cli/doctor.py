@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from emogen import __version__
+from emogen.cli.console import echo, output
 from emogen.cli.options import settings_options
 from emogen.errors import EmogenError
 from emogen.settings import LOCAL_CONFIG, Settings, user_config
@@ -42,15 +44,15 @@ def doctor(
     }
     report = {name: _tried(part) for name, part in parts.items()}
     if as_json:
-        typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        echo(json.dumps(report, indent=2))
         return
     for name, facts in report.items():
-        typer.secho(name, bold=True)
+        output.print(escape(name), style="bold")
         width = max(map(len, facts), default=0)
         for fact, value in facts.items():
-            typer.echo(f"  {fact:<{width}}  {value}")
+            output.print(escape(f"  {fact:<{width}}  {value}"), soft_wrap=True)
         if not facts:
-            typer.echo("  none")
+            output.print("  none")
 
 
 def _tried(part: Callable[[], Facts]) -> Facts:

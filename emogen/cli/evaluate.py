@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from emogen.cli.console import console, output
+from emogen.cli.console import console, echo, output
 from emogen.cli.options import check_range, settings_options
 from emogen.errors import EmogenError
 from emogen.settings import Settings
@@ -83,7 +83,7 @@ def evaluate(
     report = {"checkpoint": label, "data": prepared.manifest.name, "count": count, "seconds": seconds, "seed": seed,
               "sample": settings.sample.model_dump(mode="json"), **report}  # fmt: skip
     if as_json:
-        typer.echo(json.dumps(report, indent=2))
+        echo(json.dumps(report, indent=2))
     else:
         for title, table in _page(report):
             output.print(title, style="bold", highlight=False)

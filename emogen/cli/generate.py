@@ -18,7 +18,7 @@ from rich.table import Table
 
 from emogen import __version__
 from emogen.cli import outputs, provenance, terminal_roll
-from emogen.cli.console import console
+from emogen.cli.console import console, echo
 from emogen.cli.options import check_range, settings_options
 from emogen.emotion import EMOTIONS, parse_mixture
 from emogen.errors import EmogenError, UnusableFile, UsageError
@@ -128,7 +128,7 @@ def generate(
     if index:
         whole &= outputs.write_index(index[0], rows)
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        echo(json.dumps(rows, indent=2))
     if not whole:
         raise typer.Exit(1)
 

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from emogen.cli.console import console, output
+from emogen.cli.console import console, echo, output
 from emogen.cli.options import settings_options
 from emogen.errors import EmogenError, UnusableFile, UsageError
 from emogen.settings import Settings
@@ -64,7 +64,7 @@ def judge(
         for file, row, score in zip(midi or [], chance, coherence, strict=True)
     ]
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        echo(json.dumps(rows, indent=2))
     else:
         output.print(_table(rows))
         console.print("chances of the quadrants; coherence: log odds of real music against disturbed")

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from emogen.cli import outputs
-from emogen.cli.console import console, output
+from emogen.cli.console import console, echo, output
 from emogen.cli.options import settings_options
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError, UsageError
@@ -129,7 +129,7 @@ def _score(answers: list[Path], key: Path, as_json: bool) -> None:
 
     rows = listening.score(answers, key)
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        echo(json.dumps(rows, indent=2))
         return
     output.print(_table(rows))
     console.print(

@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from emogen.cli.console import console
+from emogen.cli.console import console, echo
 from emogen.cli.options import settings_options
 from emogen.data.corpus import SPLITS, Manifest
 from emogen.data.download import EMOPIA_LICENCE, fetch_emopia
@@ -72,7 +72,7 @@ def prepare(
         )
     if as_json:
         facts = {"directory": str(report.directory), "already_there": report.already_there, "seconds": report.seconds}
-        typer.echo(json.dumps(facts | report.manifest.model_dump(), indent=2))
+        echo(json.dumps(facts | report.manifest.model_dump(), indent=2))
     else:
         _print_report(report)
 

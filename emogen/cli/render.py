@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from emogen.cli import outputs
+from emogen.cli.console import echo
 from emogen.cli.options import settings_options
 from emogen.errors import UsageError
 from emogen.settings import Settings
@@ -45,6 +46,6 @@ def render(
         written = outputs.write(file, target, kinds, settings.paths.soundfont)
         rows.append({"file": str(file), "written": list(map(str, written))})
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        echo(json.dumps(rows, indent=2))
     if any(len(row["written"]) < len(kinds) for row in rows):
         raise typer.Exit(1)

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from emogen.cli.console import console, output
+from emogen.cli.console import console, echo, output
 from emogen.cli.provenance import manifest
 from emogen.cli.terminal_roll import roll
 from emogen.emotion import EMOTIONS, QUADRANT_OF
@@ -61,7 +61,7 @@ def show(
     heard = _heard(piece)
     if as_json:
         report = {"file": str(file), "measures": measures, "heard": heard, "made_by": made_by}
-        typer.echo(json.dumps(report, indent=2))
+        echo(json.dumps(report, indent=2))
         return
     table = Table("", "", show_header=False, box=None, padding=(0, 2, 0, 0))
     for column in table.columns:

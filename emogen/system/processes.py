@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 import warnings
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from emogen.errors import EmogenError
+from emogen.system.signals import end_at_once
 
 CONTEXT: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
 """How workers start: a fork is there at once, but is unsafe or absent elsewhere than on Linux."""
@@ -42,7 +42,7 @@ def pool(
 
 
 def _start(start: Callable[..., None] | None, given: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_at_once()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if start:
         start(*given)

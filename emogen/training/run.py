@@ -23,6 +23,7 @@ from emogen.errors import EmogenError, UsageError
 from emogen.model.checkpoint import Meta
 from emogen.settings import Loaded, Settings, flag
 from emogen.system import files
+from emogen.system.signals import ENDING
 
 FREE_ON_RESUME = frozenset(
     f"train.{name}"
@@ -147,7 +148,10 @@ def _kept(
 
 @contextmanager
 def stop_requested() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets, so that a step can end in peace; a second Ctrl-C interrupts."""
+    """An event that the first Ctrl-C, SIGTERM or SIGHUP sets, so that a step can end in peace.
+
+    A second Ctrl-C interrupts. What is ignored (SIGHUP, by nohup) stays so.
+    """
     stop = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -155,8 +159,9 @@ def stop_requested() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    watched = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before: dict[int, Any] = {number: signal.signal(number, ask) for number in watched}
+    watched = (signal.SIGINT, *ENDING) if threading.current_thread() is threading.main_thread() else ()
+    heeded = [number for number in watched if signal.getsignal(number) != signal.SIG_IGN]
+    before: dict[int, Any] = {number: signal.signal(number, ask) for number in heeded}
     try:
         yield stop
     finally:
