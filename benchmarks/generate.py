@@ -26,16 +26,14 @@ from torch import nn
 from benchmarks import machine
 from benchmarks.machine import Engine, Report, in_turns, timed, times_faster
 from benchmarks.peers import Draw, LlamaCpp, OnnxRuntime, flat_tokens, gpt2, hugging_face
-from emogen.composing.generate import Wish
-from emogen.composing.parallel import generate_all
+from emogen.composing.voice import Voice
+from emogen.composing.wish import Wish
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
 from emogen.model import checkpoint
 from emogen.model.network import Composer
-from emogen.model.opening import fastest, open_to_compose
 from emogen.music.tokens import COLUMN, SHIFT_MS
 from emogen.settings import SIZES, ModelSettings, SampleSettings
-from emogen.training import shelf
 from tests import tiny
 
 NOTES_A_S = 350 / 30
@@ -84,21 +82,15 @@ class Subject:
             "emogen, int8": int8,
             "emogen, int8, guided": SampleSettings(precision="int8", threads=args.threads),
         }
-        meta = checkpoint.read_meta(self.path)
-        self.plans = checkpoint.plans_of(self.path, meta)
-        self.networks = {
-            sample.precision: fastest(open_to_compose(self.path, meta, sample), sample) for sample in (plain, int8)
-        }
+        self.voice = Voice.open(str(self.path))
         torch.set_num_threads(args.threads)
 
     def compose(self, count: int, seconds: float, name: str) -> int:
         """Whole pieces as the command makes them, emotions in turn; returns their notes, the same in every call."""
         sample = self.samples[name]
-        wishes = [Wish({EMOTIONS[seed % len(EMOTIONS)]: 1.0}, seconds, seed, {}) for seed in range(count)]
+        wishes = [Wish({EMOTIONS[seed % len(EMOTIONS)]: 1.0}, seconds, seed) for seed in range(count)]
         with threadpool_limits(1 if sample.precision == "int8" else self.args.threads, user_api="blas"):
-            return sum(
-                len(piece) for piece in generate_all(self.networks[sample.precision], self.plans, wishes, sample)
-            )
+            return sum(len(piece) for piece in self.voice.pieces(wishes, sample))
 
     def composing(self, count: int, seconds: float, name: str = "emogen") -> tuple[Engine, int]:
         """An engine that composes so many pieces, and their notes; it has done so once, which warms it up."""
@@ -200,8 +192,7 @@ def command(subject: Subject, report: Report) -> None:
     args = subject.args
     voice = "default"
     try:
-        path = shelf.resolve(voice, subject.folder)
-        checkpoint.plans_of(path, checkpoint.read_meta(path))
+        Voice.open(voice)
     except EmogenError as error:
         report.skip("the bundled voice", f"{error}; the random network stands in for it")
         voice = str(subject.path)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from emogen.composing.voice import Voice
 from emogen.data.corpus import open_corpus
 from emogen.data.shared_runs import Memory
 from emogen.ear.fitted import BUNDLED, Ear
@@ -30,10 +31,7 @@ from emogen.evaluation.evaluate import (
     planned_wishes,
     variety,
 )
-from emogen.model import checkpoint
-from emogen.model.opening import open_model
 from emogen.settings import SampleSettings, load
-from emogen.training import shelf
 
 SEED = 1_000_000
 """Of the first piece; ``emogen evaluate`` begins at 0."""
@@ -51,15 +49,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     settings = load().settings
-    path = shelf.resolve(args.checkpoint, settings.paths.runs)
-    meta = checkpoint.read_meta(path)
-    plans = checkpoint.plans_of(path, meta)
-    model = open_model(path, meta, SampleSettings(threads=args.threads))
+    voice = Voice.open(args.checkpoint, settings.paths.runs)
     corpus, ear = open_corpus(settings.paths.data_home, args.data), Ear.load(args.ear)
     training, real = Memory.training(corpus), labelled(corpus, "valid", args.seconds)
     songs = labelled(corpus, "train", args.seconds)
-    wishes, _ = planned_wishes(plans, args.count, args.seconds, SEED)
-    print(f"{shelf.label(path, meta)}, {len(wishes)} pieces of {args.seconds:g} s, {args.threads} threads")
+    wishes, _ = planned_wishes(voice.plans, args.count, args.seconds, SEED)
+    print(f"{voice.label}, {len(wishes)} pieces of {args.seconds:g} s, {args.threads} threads")
     titles = "setting|quadrant|arousal|valence|coherence|memory|density ratio|overlap|variety|broken|seconds"
     print(f"|{titles}|")
     print("|" + "---|" * (titles.count("|") + 1), flush=True)
@@ -83,9 +78,9 @@ def main() -> None:
 
     row("real validation clips", real, 0)
     for text in args.settings:
-        given = dict(part.split("=") for part in text.split(",") if part)
+        given = {"threads": args.threads} | dict(part.split("=") for part in text.split(",") if part)
         began = time.perf_counter()
-        pieces = composed(model, plans, wishes, SampleSettings.model_validate(given), lambda share: None)
+        pieces = composed(voice, wishes, SampleSettings.model_validate(given), lambda share: None)
         row(text or "default", heard(pieces, wishes), time.perf_counter() - began)
 
 

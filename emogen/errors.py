@@ -19,3 +19,13 @@ class UsageError(EmogenError):
 
 class UnusableFile(EmogenError):
     """A file that is not what it should be; ``prepare`` lists it and goes on."""
+
+
+def check_range(name: str, value: float, lowest: float, highest: float) -> None:
+    """Refuse a value outside of lowest..highest, or none at all (nan), by the name that its giver knows it by.
+
+    Raises:
+        UsageError: the value, and what is allowed.
+    """
+    if not lowest <= value <= highest:
+        raise UsageError(f"{name} {value:.12g} is out of range", f"{name} takes {lowest:.12g} to {highest:.12g}")

@@ -21,7 +21,7 @@ import emogen
 from emogen import __version__
 from emogen.cli.console import console
 from emogen.composing import parallel
-from emogen.composing.generate import Wish
+from emogen.composing.wish import Wish
 from emogen.emotion import EMOTIONS
 from emogen.model import checkpoint, opening
 from emogen.music.measures import TONICS
@@ -296,22 +296,22 @@ USAGE_ERRORS = {
     ("-e", "all,sad"): ("unknown emotion 'all'", ", ".join(EMOTIONS)),
     ("-e", ""): ("unknown emotion ''", ", ".join(EMOTIONS)),
     (): ("missing option '--emotion'", "emogen generate --help"),
-    ("-e", "sad", "-s", "4.9"): ("--seconds 4.9 is out of range", "5 to 600"),
-    ("-e", "sad", "-s", "601"): ("--seconds 601 is out of range", "5 to 600"),
-    ("-e", "sad", "-s", "nan"): ("--seconds nan is out of range", "5 to 600"),
-    ("-e", "sad", "-s", "inf"): ("--seconds inf is out of range", "5 to 600"),
+    ("-e", "sad", "-s", "4.9"): ("seconds 4.9 is out of range", "5 to 600"),
+    ("-e", "sad", "-s", "601"): ("seconds 601 is out of range", "5 to 600"),
+    ("-e", "sad", "-s", "nan"): ("seconds nan is out of range", "5 to 600"),
+    ("-e", "sad", "-s", "inf"): ("seconds inf is out of range", "5 to 600"),
     ("-e", "sad", "-s", "long"): ("'--seconds'", "emogen generate --help"),
     ("-e", "sad", "-n", "0"): ("--count 0 is out of range", "1 to 10000"),
     ("-e", "sad", "-n", "10001"): ("--count 10001 is out of range", "1 to 10000"),
     ("-e", "sad", "--seed", "-1"): ("--seed -1 is out of range", "0 to 4294967295"),
     ("-e", "sad", "--seed", "4294967295", "-n", "2"): ("--seed 4294967295 is out of range", "0 to 4294967294"),
     ("-e", "sad", "--mode", "dorian"): ("'dorian' is not one of 'major', 'minor'", "emogen generate --help"),
-    ("-e", "sad", "--key", "H minor"): ("--key H minor is no key", "A minor"),
-    ("-e", "sad", "--key", "Am", "--mode", "major"): ("--key Am is minor, --mode is major", "leave one of them out"),
-    ("-e", "sad", "--density", "0"): ("--density 0 is out of range", "0.5 to 30"),
-    ("-e", "sad", "--density", "nan"): ("--density nan is out of range", "0.5 to 30"),
-    ("-e", "sad", "--loudness", "128"): ("--loudness 128 is out of range", "1 to 127"),
-    ("-e", "sad", "--register", "20"): ("--register 20 is out of range", "21 to 108"),
+    ("-e", "sad", "--key", "H minor"): ("key 'H minor' is not a key", "A minor"),
+    ("-e", "sad", "--key", "Am", "--mode", "major"): ("key 'Am' is minor, but mode is major", "leave one of them out"),
+    ("-e", "sad", "--density", "0"): ("density 0 is out of range", "0.5 to 30"),
+    ("-e", "sad", "--density", "nan"): ("density nan is out of range", "0.5 to 30"),
+    ("-e", "sad", "--loudness", "128"): ("loudness 128 is out of range", "1 to 127"),
+    ("-e", "sad", "--register", "20"): ("register 20 is out of range", "21 to 108"),
     ("-e", "sad", "--temperature", "0"): ("flag --temperature: sample.temperature = 0", "Boldness"),
     ("-e", "sad", "--top-p", "1.1"): ("flag --top-p: sample.top_p = 1.1", "probability"),
     ("-e", "sad", "--guidance", "much"): ("flag --guidance: sample.guidance = much", "strongly"),
@@ -560,7 +560,7 @@ def test_a_prime_that_leaves_no_room_is_refused(runs: Path, run: Run) -> None:
     Path("prime.mid").write_bytes(midi_bytes(Piece.of([0, 4000], [60, 62], [64, 64], [500, 500])))
     code, _, err = run(*FIVE_S, "--prime", "prime.mid")
     assert code == 2
-    assert err == "error: --prime prime.mid lasts 4.5 s of the 5 s asked for\nhint: ask for more --seconds\n"
+    assert err == "error: prime prime.mid lasts 4.5 s of the 5 s asked for\nhint: ask for more seconds\n"
     assert run(*FIVE_S, "--seconds", "6", "--prime", "prime.mid")[0] == 0
 
 
@@ -581,7 +581,7 @@ def test_a_prime_that_cannot_be_read_is_named_with_the_reason(
     before = here()
     code, _, err = run(*FIVE_S, "--prime", "prime.mid")
     assert code == 1
-    assert err.startswith(f"error: --prime prime.mid: {reason}")
+    assert err.startswith(f"error: prime prime.mid: {reason}")
     assert here() == before
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from emogen.composing.generate import Wish
+from emogen.composing.wish import Wish
 from emogen.data.batches import Batches
 from emogen.data.corpus import Corpus
 from emogen.ear.fitted import Ear
@@ -114,12 +115,13 @@ def test_every_emotion_is_asked_for_equally_often_with_plans_typical_of_it() -> 
     assert not np.array_equal(wanted, other)
 
 
-def test_pieces_come_in_the_order_of_the_wishes_however_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny.composer()
+def test_pieces_come_in_the_order_of_the_wishes_however_many_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[float] = []
     wishes = [Wish({"sad": 1.0}, 5.0 + number, number, {}) for number in range(3)]
     monkeypatch.setattr("emogen.composing.parallel.AT_ONCE", 2)
-    pieces = composed(model, PLANS, wishes, SampleSettings(), told.append)
+    pieces = composed(tiny.voice(tmp_path), wishes, SampleSettings(), told.append)
     assert [piece.end_ms for piece in pieces] == [5000, 6000, 7000]
     assert 0 < told[0] < told[-1] <= 1
     assert told == sorted(told)
@@ -282,10 +284,10 @@ def test_pieces_that_are_all_alike_have_no_variety_and_real_ones_have_their_own(
 # ---- the whole page
 
 
-def test_the_page_holds_every_section_and_is_plain_json() -> None:
+def test_the_page_holds_every_section_and_is_plain_json(tmp_path: Path) -> None:
     told: list[str] = []
     report = evaluate(
-        tiny.composer(), PLANS, clips(), ear(*[1, 2, 3, 4] * 20), SampleSettings(),
+        tiny.voice(tmp_path), clips(), ear(*[1, 2, 3, 4] * 20), SampleSettings(),
         count=2, seconds=10.0, seed=1, tell=lambda what, share: told.append(what),
     )  # fmt: skip
     assert json.loads(json.dumps(report)) == report

@@ -26,13 +26,13 @@ from emogen.composing.generate import (
     SHIFT_PULL,
     TRUST_NOTES,
     Drafts,
-    Wish,
     draw,
     draw_note,
     evidence,
     fit,
     generate,
 )
+from emogen.composing.wish import Wish
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
 from emogen.model.network import Composer

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from emogen.composing.generate import Wish, generate
+from emogen.composing.generate import generate
+from emogen.composing.wish import Wish
 from emogen.errors import EmogenError
 from emogen.model import checkpoint, int8, opening
 from emogen.model.int8 import MOST_ROWS, ByteMatrix, shrink

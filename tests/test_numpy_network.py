@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from emogen.composing import generate as generation
-from emogen.composing.generate import Wish, generate
+from emogen.composing.generate import generate
+from emogen.composing.wish import Wish
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
 from emogen.model import checkpoint

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from emogen.composing import parallel
-from emogen.composing.generate import Wish
 from emogen.composing.parallel import generate_all
+from emogen.composing.wish import Wish
 from emogen.errors import EmogenError
 from emogen.model.network import Composer
 from emogen.music.notes import Piece

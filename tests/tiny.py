@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from emogen.composing.voice import Voice
 from emogen.emotion import EMOTIONS
 from emogen.model import checkpoint
 from emogen.model.checkpoint import DatasetFacts, EpochLoss, Meta
@@ -70,3 +71,8 @@ def put(folder: Path, kind: str, meta: Meta) -> Path:
     path = folder / shelf.name(kind, meta)
     checkpoint.save(path, meta, {"weight": torch.ones(2)}, {"place": meta.step} if kind in shelf.RESUMABLE else None)
     return path
+
+
+def voice(runs: Path) -> Voice:
+    """The voice of a checkpoint of ``composer`` in the folder ``runs``."""
+    return Voice.open(str(save(runs)))

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from emogen.cli.console import console, echo, output
-from emogen.cli.options import check_range, settings_options
-from emogen.errors import EmogenError
+from emogen.cli.options import settings_options
+from emogen.errors import EmogenError, check_range
 from emogen.settings import Settings
 
 SHOWN = {
@@ -44,29 +44,23 @@ def evaluate(
     """
     check_range("--count", count, 2, 1000)
     check_range("--seconds", seconds, 10, 180)
+    from emogen.composing.voice import Voice
     from emogen.data import corpus
     from emogen.ear.fitted import Ear
-    from emogen.model import checkpoint as checkpoints
-    from emogen.training import shelf
 
-    path = shelf.resolve(checkpoint, settings.paths.runs)
-    meta = checkpoints.read_meta(path)
-    plans = checkpoints.plans_of(path, meta)
+    voice = Voice.open(checkpoint, settings.paths.runs)
     prepared = corpus.open_corpus(settings.paths.data_home, data)
     if not (prepared.emotion[prepared.clips("test")] >= 0).any():
         raise EmogenError(
             f"{prepared.manifest.name} has no labelled test clips to compare with", "prepare EMOPIA, or choose --data"
         )
     ear = Ear.load()
-    label = shelf.label(path, meta)
-    console.print(f"evaluating {escape(label)} beside {escape(prepared.manifest.name)}, seed {seed}")
-    trained_on = {facts.fingerprint for facts in (*meta.ancestors, meta.dataset)}
+    console.print(f"evaluating {escape(voice.label)} beside {escape(prepared.manifest.name)}, seed {seed}")
+    trained_on = {facts.fingerprint for facts in (*voice.meta.ancestors, voice.meta.dataset)}
     if not {prepared.manifest.fingerprint} <= trained_on or ear.dataset != prepared.manifest.fingerprint:
         console.print("careful: the model or the ear was fitted on other splits, and may have heard these test songs")
     from emogen.evaluation.evaluate import evaluate as measure  # imports torch: everything cheap is checked by now
-    from emogen.model.opening import open_model
 
-    model = open_model(path, meta, settings.sample)
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True,
         disable=not console.is_terminal,
@@ -77,11 +71,9 @@ def evaluate(
         def tell(what: str, share: float) -> None:
             bar.update(task, description=what, completed=share)
 
-        report = measure(
-            model, plans, prepared, ear, settings.sample, count=count, seconds=seconds, seed=seed, tell=tell
-        )
-    report = {"checkpoint": label, "data": prepared.manifest.name, "count": count, "seconds": seconds, "seed": seed,
-              "sample": settings.sample.model_dump(mode="json"), **report}  # fmt: skip
+        report = measure(voice, prepared, ear, settings.sample, count=count, seconds=seconds, seed=seed, tell=tell)
+    report = {"checkpoint": voice.label, "data": prepared.manifest.name, "count": count, "seconds": seconds,
+              "seed": seed, "sample": settings.sample.model_dump(mode="json"), **report}  # fmt: skip
     if as_json:
         echo(json.dumps(report, indent=2))
     else:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,21 +17,18 @@ from rich.table import Table
 from emogen import __version__
 from emogen.cli import outputs, provenance, terminal_roll
 from emogen.cli.console import console, echo
-from emogen.cli.options import check_range, settings_options
-from emogen.emotion import EMOTIONS, parse_mixture
-from emogen.errors import EmogenError, UnusableFile, UsageError
-from emogen.settings import Settings
+from emogen.cli.options import settings_options
+from emogen.emotion import EMOTIONS
+from emogen.errors import EmogenError, UsageError, check_range
+from emogen.settings import SampleSettings, Settings
 
 if TYPE_CHECKING:
-    from emogen.composing.generate import Wish
-    from emogen.model.checkpoint import Meta
+    from emogen.composing.voice import Voice
+    from emogen.composing.wish import Wish
     from emogen.music.notes import Piece
-    from emogen.music.plan import PlanTable
     from emogen.music.tokens import Tokens
 
 MOST_PIECES = 10_000
-MODE_FIT = {"major": 0.2, "minor": -0.2}
-"""The plan's entry for a mode, see ``musicality.mode_fit``: about the mean of clips that clearly have it."""
 
 
 @settings_options("sample", "paths.runs", "paths.soundfont")
@@ -83,39 +78,30 @@ def generate(
     follow the emotion unless they are given. What made a file is written into it: emogen show FILE.
     With --emotion all and --html there is an index.html, on which every piece can be played.
     """
+    from emogen.composing.wish import Wish
+
     names = EMOTIONS if emotion.strip().lower() == "all" else (emotion,)
-    mixtures = [parse_mixture(name) for name in names]
-    tonic, its_mode = _key(key, mode)
-    pins = _pins(its_mode, density, loudness, register)
-    check_range("--seconds", seconds, 5, 600)
     check_range("--count", count, 1, MOST_PIECES)
     if seed is None:
         seed = secrets.randbelow(2**31)
     check_range("--seed", seed, 0, 2**32 - count)
-    seeds = [seed + number for number in range(count)]
-    stems = [provenance.called(mixture, "{name}-{share:.2g}", "_") for mixture in mixtures]
-    files = _files(out, [f"{stem}_{seconds:g}s_seed{one}.mid" for stem in stems for one in seeds], force)
+    wanted: Any = {"key": key, "mode": mode, "density": density, "loudness": loudness, "register": register}
+    wishes = [Wish.of(name, seconds, seed=seed + number, **wanted) for name in names for number in range(count)]
+    files = _files(out, [_name(wish) for wish in wishes], force)
     kinds = outputs.chosen(wav=wav, ogg=ogg, mp3=mp3, png=png, html=html)
-    index = [files[0].with_name("index.html")] if html and len(mixtures) > 1 else []
+    index = [files[0].with_name("index.html")] if html and len(names) > 1 else []
     outputs.check([*outputs.beside(files, kinds), *index], kinds, settings.paths.soundfont, force)
 
-    from emogen.model import checkpoint as checkpoints
-    from emogen.training import shelf
-
-    path = shelf.resolve(checkpoint, settings.paths.runs)
-    meta = checkpoints.read_meta(path)
-    plans = checkpoints.plans_of(path, meta)
-    opening = _opening(prime, seconds)
-    label = shelf.label(path, meta)
-    console.print(f"composing with {escape(label)}, seed {seed}")
-
-    from emogen.composing.generate import Wish  # imports torch: everything cheap is checked by now
+    from emogen.composing.voice import Voice  # imports numpy: whatever needs neither it nor a checkpoint is checked
+    from emogen.composing.wish import opening_of
     from emogen.music.midi import read_piece
 
-    wishes = [Wish(mixture, seconds, one, pins, tonic=tonic) for mixture in mixtures for one in seeds]
-    pieces = compose(path, meta, plans, wishes, settings, opening)
+    voice = Voice.open(checkpoint, settings.paths.runs)
+    opening = opening_of(prime, seconds) if prime else None
+    console.print(f"composing with {escape(voice.label)}, seed {seed}")
+    pieces = compose(voice, wishes, settings.sample, opening)
     rows = [
-        _write(file, piece, wish, {"checkpoint": label, **_how(settings, prime)})
+        _write(file, piece, wish, {"checkpoint": voice.label, **_how(settings, prime)})
         for file, piece, wish in zip(files, pieces, wishes, strict=True)
     ]
     if not as_json:
@@ -133,38 +119,9 @@ def generate(
         raise typer.Exit(1)
 
 
-def _key(key: str | None, mode: str | None) -> tuple[int | None, str | None]:
-    """The tonic (0 is C) and the mode that are wanted; None is left open."""
-    if key is None:
-        return None, mode
-    written = re.fullmatch(r"([A-G])([#b]?) *(major|maj|minor|min|m|)", key.strip(), re.IGNORECASE)
-    if not written:
-        raise UsageError(f"--key {key} is no key", 'keys are written "A minor", Am, Eb, "F# major"')
-    letter, accidental, its_mode = written.groups()
-    own = "minor" if its_mode.lower() in ("minor", "min", "m") else "major"
-    if mode not in (None, own):
-        raise UsageError(f"--key {key} is {own}, --mode is {mode}", "leave one of them out")
-    return (
-        dict(zip("CDEFGAB", (0, 2, 4, 5, 7, 9, 11), strict=True))[letter.upper()]
-        + {"": 0, "#": 1, "b": -1}[accidental.lower()]
-    ) % 12, own
-
-
-def _pins(mode: str | None, density: float | None, loudness: float | None, register: float | None) -> dict[str, float]:
-    """The plan's entries that are given, in the units of ``plan.ENTRIES``."""
-    pins = {}
-    if mode is not None:
-        pins["mode"] = MODE_FIT[mode]
-    if density is not None:
-        check_range("--density", density, 0.5, 30)
-        pins["density"] = math.log(density)
-    if loudness is not None:
-        check_range("--loudness", loudness, 1, 127)
-        pins["velocity"] = loudness
-    if register is not None:
-        check_range("--register", register, 21, 108)
-        pins["pitch"] = register
-    return pins
+def _name(wish: Wish) -> str:
+    """What the file of a wish is called."""
+    return f"{provenance.called(wish.emotion, '{name}-{share:.2g}', '_')}_{wish.seconds:g}s_seed{wish.seed}.mid"
 
 
 def _files(out: Path | None, names: list[str], force: bool) -> list[Path]:
@@ -188,33 +145,8 @@ def _files(out: Path | None, names: list[str], force: bool) -> list[Path]:
     return files
 
 
-def _opening(prime: Path | None, seconds: float) -> Tokens | None:
-    """The tokens of a file to begin with; None without one."""
-    if prime is None:
-        return None
-    from emogen.music.midi import read_piece
-    from emogen.music.tokens import encode, releases_ms
-
-    try:
-        opening = encode(read_piece(prime, any_instrument=True))
-    except UnusableFile as error:
-        raise EmogenError(f"--prime {prime}: {error}", error.hint) from None
-    end_s = releases_ms(opening).max() / 1000
-    if end_s > seconds - 1:
-        raise UsageError(
-            f"--prime {prime} lasts {end_s:.1f} s of the {seconds:g} s asked for", "ask for more --seconds"
-        )
-    return opening
-
-
-def compose(
-    path: Path, meta: Meta, plans: PlanTable, wishes: list[Wish], settings: Settings, opening: Tokens | None
-) -> Iterator[Piece]:  # six: the checkpoint in three parts, what is wished, how to draw, what to begin with
+def compose(voice: Voice, wishes: list[Wish], sample: SampleSettings, opening: Tokens | None = None) -> Iterator[Piece]:
     """The pieces, some at a time, with a bar on a terminal."""
-    from emogen.composing.parallel import generate_all
-    from emogen.model.opening import open_to_compose
-
-    model = open_to_compose(path, meta, settings.sample)
     bar = Progress(
         TextColumn("composing"), BarColumn(), TimeRemainingColumn(), console=console, transient=True,
         disable=not console.is_terminal,
@@ -225,7 +157,7 @@ def compose(
         def tell(done_s: float) -> None:
             bar.update(task, completed=done_s)
 
-        yield from generate_all(model, plans, wishes, settings.sample, opening, tell)
+        yield from voice.pieces(wishes, sample, opening=opening, tell=tell)
 
 
 def _how(settings: Settings, prime: Path | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from emogen.errors import EmogenError, UsageError
 from emogen.settings import Settings
 
 if TYPE_CHECKING:
+    from emogen.composing.voice import Voice
     from emogen.music.notes import Piece
 
 KEY_SUFFIX = ".key.json"
@@ -81,22 +82,21 @@ def _write(
     out: Path, key_file: Path, origins: tuple[list[str], Path | None], what: tuple[int, float, int], settings: Settings
 ) -> None:
     """Gather the pieces, record them all in the same way, and write the page and its key."""
+    from emogen.composing.voice import Voice
     from emogen.evaluation import listening
-    from emogen.model.checkpoint import read_meta
     from emogen.sound.render import audio, small_mp3
-    from emogen.training import shelf
 
     names, real = origins
-    paths = [shelf.resolve(name, settings.paths.runs) for name in names]
-    labels = [shelf.label(path, read_meta(path)) for path in paths]
+    voices = [Voice.open(name, settings.paths.runs) for name in names]
+    labels = [voice.label for voice in voices]
     if len(set(labels)) < len(labels):
-        labels = [str(path.resolve()) for path in paths]
+        labels = [str(voice.path.resolve()) for voice in voices]
     if len(set(labels)) < len(labels):
         raise UsageError("two of the checkpoints are the same", "compare different ones")
     pieces = [("real music", *one) for one in listening.real_pieces(real, *what)] if real else []
-    for path, label in zip(paths, labels, strict=True):
+    for voice, label in zip(voices, labels, strict=True):
         console.print(f"composing with {escape(label)} ...")
-        pieces += [(label, *one) for one in _composed(path, what, settings)]
+        pieces += [(label, *one) for one in _composed(voice, what, settings)]
     console.print(f"recording {len(pieces)} pieces ...")
 
     trials = []
@@ -111,16 +111,14 @@ def _write(
     console.print(escape(f"{key_file}: which is which; keep it to yourself"))
 
 
-def _composed(path: Path, what: tuple[int, float, int], settings: Settings) -> list[tuple[str, str, Piece]]:
-    """Emotion, seed and piece; every checkpoint gets the same wishes."""
+def _composed(voice: Voice, what: tuple[int, float, int], settings: Settings) -> list[tuple[str, str, Piece]]:
+    """Emotion, seed and piece; every voice gets the same wishes."""
     from emogen.cli.generate import compose
-    from emogen.composing.generate import Wish
-    from emogen.model import checkpoint as checkpoints
+    from emogen.composing.wish import Wish
 
     count, seconds, seed = what
-    wishes = [Wish({name: 1.0}, seconds, seed + number, {}) for name in EMOTIONS for number in range(count)]
-    meta = checkpoints.read_meta(path)
-    made = compose(path, meta, checkpoints.plans_of(path, meta), wishes, settings, None)
+    wishes = [Wish({name: 1.0}, seconds, seed + number) for name in EMOTIONS for number in range(count)]
+    made = compose(voice, wishes, settings.sample)
     return [(next(iter(wish.emotion)), f"seed {wish.seed}", piece) for wish, piece in zip(wishes, made, strict=True)]
 
 

@@ -10,7 +10,6 @@ from typing import Any, Literal, get_args, get_origin
 
 import typer
 
-from emogen.errors import UsageError
 from emogen.settings import OPTIONS, Settings, flag, load
 
 Command = Callable[..., None]
@@ -48,12 +47,6 @@ def settings_options(*chosen: str) -> Callable[[Command], Command]:
         return run
 
     return decorate
-
-
-def check_range(flag: str, value: float, lowest: float, highest: float) -> None:
-    """Refuse a flag's value outside of lowest..highest, or none at all (nan)."""
-    if not lowest <= value <= highest:
-        raise UsageError(f"{flag} {value:.12g} is out of range", f"{flag} takes {lowest:.12g} to {highest:.12g}")
 
 
 def _parameter_name(option: str) -> str:

@@ -7,13 +7,14 @@ aims its ending; a few rules of the keyboard and the clock keep every draw possi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from emogen.composing.wish import Wish
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
 from emogen.model.numpy_network import NumpyComposer, NumpyReader
@@ -51,23 +52,6 @@ FIT = 0.02
 """Largest share by which a finished piece is stretched or pressed to its length."""
 RING_MS = 250
 """Notes released within so long before a piece's end make its last sound, which rings to the exact end."""
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What one piece shall be."""
-
-    emotion: Mapping[str, float]
-    """Weights over the emotions, as ``emotion.parse_mixture`` gives them."""
-    seconds: float
-    """When its last note is released."""
-    seed: int
-    pins: Mapping[str, float]
-    """Plan entries (see ``plan.ENTRIES``) that are not drawn but given, in the entries' own units."""
-    candidate: int = 0
-    """Which of several pieces for the same wish, see ``SampleSettings.best_of``."""
-    tonic: int | None = None
-    """The key's first note, 0 (C) to 11 (B), where that is given."""
 
 
 class Drafts:

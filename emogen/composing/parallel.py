@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
-from emogen.composing.generate import Wish, generate
+from emogen.composing.generate import generate
+from emogen.composing.wish import Wish
 from emogen.errors import EmogenError
 from emogen.model.numpy_network import NumpyComposer
 from emogen.model.opening import fastest

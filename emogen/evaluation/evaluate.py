@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from emogen.composing.generate import Wish
-from emogen.composing.parallel import generate_all
+from emogen.composing.voice import Voice
+from emogen.composing.wish import Wish
 from emogen.data.batches import Batches
 from emogen.data.corpus import Corpus
 from emogen.data.shared_runs import Memory
@@ -29,6 +29,7 @@ from emogen.ear.fitted import Ear
 from emogen.ear.judge import hits
 from emogen.emotion import EMOTIONS, QUADRANT_OF
 from emogen.model.network import Composer
+from emogen.model.opening import open_model
 from emogen.music import plan
 from emogen.music.measures import measure
 from emogen.music.midi import midi_bytes, read_piece
@@ -72,8 +73,7 @@ class Heard:
 
 
 def evaluate(
-    model: Composer,
-    plans: PlanTable,
+    voice: Voice,
     corpus: Corpus,
     ear: Ear,
     sample: SampleSettings,
@@ -82,19 +82,20 @@ def evaluate(
     seconds: float,
     seed: int,
     tell: Tell,
-) -> Report:  # nine: the model and its plans, what to compare with, who judges, how to draw, how much of it
+) -> Report:  # eight: who composes, what to compare with, who judges, how to draw, how much of it
     """The whole page, section by section; ``count`` pieces of each emotion, each ``seconds`` long."""
     real, training = labelled(corpus, "test", seconds), labelled(corpus, "train", seconds)
-    wishes, wanted = planned_wishes(plans, count, seconds, seed)
-    pieces = heard(composed(model, plans, wishes, sample, lambda share: tell("composing", share)), wishes)
+    wishes, wanted = planned_wishes(voice.plans, count, seconds, seed)
+    pieces = heard(composed(voice, wishes, sample, lambda share: tell("composing", share)), wishes)
     short = [Wish({name: 1.0}, length, seed, {}) for length in LENGTHS_S for name in EMOTIONS]
     lengths = [
-        composed(model, plans, short[i : i + len(EMOTIONS)], sample, lambda share: tell("other lengths", share))
+        composed(voice, short[i : i + len(EMOTIONS)], sample, lambda share: tell("other lengths", share))
         for i in range(0, len(short), len(EMOTIONS))
     ]
     tell("listening", 0.0)
+    model = open_model(voice.path, voice.meta, sample)
     return {
-        "likelihood": likelihood(model, plans, corpus, tell),
+        "likelihood": likelihood(model, voice.plans, corpus, tell),
         "obedience": {"generated": obedience(ear, pieces), "real": obedience(ear, real), "judge": ear.scores._asdict()},
         "steering": steering(pieces, wanted),
         "length": {f"{length:g}": length_error(some, length) for length, some in zip(LENGTHS_S, lengths, strict=True)},
@@ -131,11 +132,11 @@ def planned_wishes(plans: PlanTable, count: int, seconds: float, seed: int) -> t
 
 
 def composed(
-    model: Composer, plans: PlanTable, wishes: Sequence[Wish], sample: SampleSettings, tell: Callable[[float], None]
+    voice: Voice, wishes: Sequence[Wish], sample: SampleSettings, tell: Callable[[float], None]
 ) -> list[Piece]:
     """A piece for each wish; ``tell`` is told which share of the music is there."""
     total_s = sum(wish.seconds for wish in wishes)
-    return list(generate_all(model, plans, wishes, sample, tell=lambda seconds: tell(seconds / total_s)))
+    return list(voice.pieces(wishes, sample, tell=lambda seconds: tell(seconds / total_s)))
 
 
 def heard(pieces: list[Piece], wishes: Sequence[Wish]) -> Heard:
