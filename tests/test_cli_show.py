@@ -151,4 +151,4 @@ def test_a_file_that_is_not_there_is_named(run: Run, tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere.mid", tmp_path):
         code, out, err = run("show", str(path))
         assert (code, out) == (1, "")
-        assert err == f"error: there is no file {path}\nhint: emogen generate makes one\n"
+        assert err == f"error: there is no file {path}\nhint: looked for {path}\n"

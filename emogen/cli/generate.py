@@ -15,9 +15,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from emogen import __version__
-from emogen.cli import outputs, provenance, terminal_roll
+from emogen.cli import outputs, terminal_roll
 from emogen.cli.console import console, echo
 from emogen.cli.options import settings_options
+from emogen.composing import provenance
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError, UsageError, check_range
 from emogen.settings import SampleSettings, Settings

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from emogen.cli.console import console, echo, output
 from emogen.cli.options import settings_options
-from emogen.errors import EmogenError, UnusableFile, UsageError
+from emogen.errors import EmogenError, UsageError
 from emogen.settings import Settings
 
 
@@ -37,31 +37,21 @@ def judge(
     if fit:
         _fit(fit, data, force, settings)
         return
+    from emogen.composing.piece import Piece
     from emogen.ear.fitted import BUNDLED, Ear
-    from emogen.ear.judge import arousal, valence
-    from emogen.music.midi import read_piece
-    from emogen.music.tokens import decode, encode
 
-    heard = Ear.load(ear or BUNDLED)
-    pieces = []
-    for file in midi or []:
-        try:
-            pieces.append(decode(encode(read_piece(file, any_instrument=True))))
-        except UnusableFile as error:
-            raise EmogenError(f"{file}: {error}", error.hint) from None
-        except FileNotFoundError:
-            raise EmogenError(f"there is no file {file}", "emogen generate makes one") from None
-    chance, coherence = heard.judge.probabilities(pieces), heard.coherence.score(pieces)
+    files = midi or []
+    opinions = Ear.load(ear or BUNDLED).opinions(map(Piece.read, files))
     rows = [
         {
             "file": str(file),
-            "quadrant": f"Q{row.argmax() + 1}",
-            "chance": {f"Q{q}": round(float(p), 3) for q, p in enumerate(row, 1)},
-            "arousal": round(float(arousal(row)), 3),
-            "valence": round(float(valence(row)), 3),
-            "coherence": round(float(score), 2),
+            "quadrant": heard.quadrant,
+            "chance": {quadrant: round(p, 3) for quadrant, p in heard.chance.items()},
+            "arousal": round(heard.arousal, 3),
+            "valence": round(heard.valence, 3),
+            "coherence": round(heard.coherence, 2),
         }
-        for file, row, score in zip(midi or [], chance, coherence, strict=True)
+        for file, heard in zip(files, opinions, strict=True)
     ]
     if as_json:
         echo(json.dumps(rows, indent=2))

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from emogen.cli.console import console
-from emogen.cli.provenance import facts, manifest, title
 from emogen.errors import EmogenError
-
-if TYPE_CHECKING:
-    from emogen.sound.render import Sound
 
 Wav = Annotated[bool, typer.Option("--wav", help="Write the sound, as WAV.")]
 Ogg = Annotated[bool, typer.Option("--ogg", help="Write the sound, as OGG (a tenth of the size).")]
@@ -67,29 +64,19 @@ def write(midi: Path, target: Path, kinds: Sequence[str], soundfont: Path | None
 
     Returns what was written. What could not be is told, and costs nothing else.
     """
-    from emogen.music.measures import measure
-    from emogen.music.midi import read_piece, read_text
-    from emogen.sound import page, render
+    from emogen.composing.piece import Piece, write
+    from emogen.sound import render
 
     try:
-        piece = read_piece(midi, any_instrument=True)
-        known = manifest(read_text(midi))
+        piece = Piece.read(midi)
     except EmogenError as error:
-        say_error(f"{midi}: {error}", error.hint)
+        say_error(str(error), error.hint)
         return []
-    above, written = title(known, target.stem), []
-    sound: Sound | None = None
-    for kind, file in zip(kinds, beside([target], kinds), strict=True):
+    written = []
+    sound = cache(lambda: render.audio(piece, soundfont))  # once for all kinds
+    for file in beside([target], kinds):
         try:
-            if kind not in WITHOUT_SOUND and sound is None:
-                sound = render.audio(piece, soundfont)
-            if kind == "png" or sound is None:
-                render.write_picture(file, piece, above)
-            elif kind == "html":
-                told = facts(known, measure(piece))
-                page.write_page(file, piece, above, told, render.small_mp3(sound), midi.read_bytes())
-            else:
-                render.write_sound(file, sound)
+            write(piece, file, sound, midi.read_bytes())
         except (EmogenError, OSError, MemoryError, ImportError) as error:
             reason = getattr(error, "strerror", None) or str(error) or "out of memory"
             say_error(f"{file} was not written: {reason}", getattr(error, "hint", ""))

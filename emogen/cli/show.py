@@ -12,13 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from emogen.cli.console import console, echo, output
-from emogen.cli.provenance import manifest
 from emogen.cli.terminal_roll import roll
 from emogen.emotion import EMOTIONS, QUADRANT_OF
-from emogen.errors import EmogenError, UnusableFile
 
 if TYPE_CHECKING:
-    from emogen.music.notes import Piece
+    from emogen.composing.piece import Piece
 
 SHOWN = {
     "length": "{length_s:.1f} s",
@@ -34,9 +32,6 @@ SHOWN = {
 }
 """What people read of a piece's measures, see ``musicality.Measures``."""
 
-HEARD_S = 600
-"""How much of a piece the judge listens to: all that ``generate`` may compose; ten hours would take it a minute."""
-
 
 def show(
     file: Annotated[Path, typer.Argument(help="A MIDI file.")],
@@ -47,18 +42,10 @@ def show(
     Above its facts stands its piano roll, coloured by loudness. What is heard in it is the opinion of the judge,
     which is right about four of five real clips: see emogen judge.
     """
-    from emogen.music.measures import measure
-    from emogen.music.midi import read_piece, read_text
+    from emogen.composing.piece import Piece
 
-    if not file.is_file():
-        raise EmogenError(f"there is no file {file}", "emogen generate makes one")
-    try:
-        piece = read_piece(file, any_instrument=True)
-        measures = asdict(measure(piece))
-        made_by = manifest(read_text(file))
-    except UnusableFile as error:
-        raise EmogenError(f"{file}: {error}", error.hint) from None
-    heard = _heard(piece)
+    piece = Piece.read(file)
+    measures, made_by, heard = asdict(piece.measures()), piece.made_by, _heard(piece)
     if as_json:
         report = {"file": str(file), "measures": measures, "heard": heard, "made_by": made_by}
         echo(json.dumps(report, indent=2))
@@ -82,16 +69,12 @@ def show(
 
 
 def _heard(piece: Piece) -> dict[str, Any]:
-    """What the judge says of a piece's first HEARD_S: chances of Q1..Q4, of high arousal and of positive valence."""
-    from emogen.ear.fitted import Ear
-    from emogen.ear.judge import arousal, valence
-    from emogen.music.tokens import decode, encode
-
-    chance = Ear.load().judge.probabilities([decode(encode(piece.crop(0, HEARD_S * 1000)))])[0]
+    """What the judge hears in a piece: chances of Q1..Q4, of high arousal and of positive valence."""
+    heard = piece.judge()
     return {
-        "chance": {f"Q{quadrant}": round(float(p), 3) for quadrant, p in enumerate(chance, 1)},
-        "arousal": round(float(arousal(chance)), 3),
-        "valence": round(float(valence(chance)), 3),
+        "chance": {quadrant: round(p, 3) for quadrant, p in heard.chance.items()},
+        "arousal": round(heard.arousal, 3),
+        "valence": round(heard.valence, 3),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +12,32 @@ import numpy as np
 from emogen.data.corpus import Corpus
 from emogen.data.split import group_songs
 from emogen.ear.coherence import Coherence
-from emogen.ear.judge import Judge, Scores, cross_validate
+from emogen.ear.judge import Judge, Scores, arousal, cross_validate, valence
 from emogen.emotion import EMOTIONS, QUADRANT_OF
 from emogen.errors import EmogenError
-from emogen.music.tokens import decode
+from emogen.music.notes import Piece
+from emogen.music.tokens import decode, encode
 from emogen.system import files
 
 BUNDLED = Path(__file__).with_name("fitted.safetensors")
 FOLDS, SEED = 10, 0
 FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What is heard in one piece."""
+
+    quadrant: str
+    """The likeliest: Q1 (happy, excited), Q2 (tense, angry), Q3 (sad) or Q4 (calm)."""
+    chance: dict[str, float]
+    """Probabilities of Q1..Q4, which sum to 1; all are 1/4 where nothing can be said."""
+    arousal: float
+    """Probability of high arousal, 0..1: Q1 or Q2."""
+    valence: float
+    """Probability of positive valence, 0..1: Q1 or Q4."""
+    coherence: float
+    """Log odds of real music against disturbed copies of it, in nats; -inf without notes."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +74,20 @@ class Ear:
             cross_validate(pieces, quadrant, song, FOLDS, SEED),
             corpus.manifest.fingerprint,
         )
+
+    def opinions(self, pieces: Iterable[Piece]) -> list[Opinion]:
+        """What is heard in each piece. All are put on the grid of the tokens first, as composed pieces are."""
+        heard = [decode(encode(piece)) for piece in pieces]
+        return [
+            Opinion(
+                quadrant=f"Q{chance.argmax() + 1}",
+                chance={f"Q{quadrant}": float(p) for quadrant, p in enumerate(chance, 1)},
+                arousal=float(arousal(chance)),
+                valence=float(valence(chance)),
+                coherence=float(coherence),
+            )
+            for chance, coherence in zip(self.judge.probabilities(heard), self.coherence.score(heard), strict=True)
+        ]
 
     def save(self, file: Path) -> None:
         """Write it as one file of numbers in half precision."""

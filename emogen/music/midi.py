@@ -11,7 +11,7 @@ import struct
 from collections import Counter
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import miditoolkit
 import numpy as np
@@ -20,6 +20,9 @@ import numpy.typing as npt
 from emogen.errors import UnusableFile
 from emogen.music.notes import HIGHEST_KEY, LOWEST_KEY, Ints, Piece
 from emogen.system.files import whole
+
+if TYPE_CHECKING:
+    import pretty_midi
 
 MAX_BYTES = 4_000_000
 """Largest file read: twenty hours of dense playing. The parser takes about a hundred bytes of memory a byte of file."""
@@ -228,11 +231,8 @@ def _held(release: Ints, change: Ints, down: npt.NDArray[np.bool_]) -> Ints:
     return np.where((at >= 0) & down[at], next_rise[at], release)
 
 
-def midi_bytes(piece: Piece, text: str = "") -> bytes:
-    """The standard MIDI file of a piece: one grand piano, one tick a millisecond; the same bytes for the same piece.
-
-    A ``text`` is written as the first text event, at time 0, in UTF-8; ``read_text`` gives it back.
-    """
+def to_pretty_midi(piece: Piece, text: str = "") -> pretty_midi.PrettyMIDI:
+    """A piece as ``pretty_midi`` has it: one grand piano, a tick per millisecond, ``text`` as its first text event."""
     import pretty_midi  # slow to import, and reading never needs it
 
     midi = pretty_midi.PrettyMIDI(resolution=500, initial_tempo=120.0, charset="utf-8")
@@ -242,8 +242,16 @@ def midi_bytes(piece: Piece, text: str = "") -> bytes:
     columns = (piece.velocity, piece.pitch, piece.onset_ms / 1000, (piece.onset_ms + piece.duration_ms) / 1000)
     piano.notes = [pretty_midi.Note(*note) for note in zip(*(column.tolist() for column in columns), strict=True)]
     midi.instruments.append(piano)
+    return midi
+
+
+def midi_bytes(piece: Piece, text: str = "") -> bytes:
+    """The standard MIDI file of a piece, see ``to_pretty_midi``; the same bytes for the same piece.
+
+    A ``text`` is written as the first text event, at time 0, in UTF-8; ``read_text`` gives it back.
+    """
     file = io.BytesIO()
-    midi.write(file)
+    to_pretty_midi(piece, text).write(file)
     return file.getvalue()
 
 

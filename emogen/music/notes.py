@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ class Piece:
     """N notes ordered by onset, then pitch; no two notes of one pitch sound at once.
 
     Every array is int64 of shape (N,). A piece begins at 0 ms, whether or not a note does.
-    Make one with ``Piece.of``, which brings loose notes into this form.
+    Make one with ``Piece.of``, which brings loose notes into this form. Pieces with the same notes are equal.
     """
 
     onset_ms: Ints
@@ -33,7 +34,7 @@ class Piece:
     @classmethod
     def of(
         cls, onset_ms: npt.ArrayLike, pitch: npt.ArrayLike, velocity: npt.ArrayLike, duration_ms: npt.ArrayLike
-    ) -> Piece:
+    ) -> Self:
         """A piece of loose notes: sorted, and a note still sounding when its key is struck again ends there.
 
         Of notes of one pitch and onset only the longest stays (of equally long ones the loudest).
@@ -55,24 +56,37 @@ class Piece:
     def __len__(self) -> int:
         return len(self.onset_ms)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Piece):
+            return NotImplemented
+        return all(map(np.array_equal, self.columns, other.columns))
+
+    def __hash__(self) -> int:
+        return hash(tuple(column.tobytes() for column in self.columns))
+
+    @property
+    def columns(self) -> tuple[Ints, Ints, Ints, Ints]:
+        """The four arrays (N,): onset in ms, pitch, velocity, duration in ms."""
+        return self.onset_ms, self.pitch, self.velocity, self.duration_ms
+
     @property
     def end_ms(self) -> int:
         """When the last note is released; 0 for a piece without notes."""
         return int((self.onset_ms + self.duration_ms).max(initial=0))
 
-    def transpose(self, semitones: int) -> Piece:
+    def transpose(self, semitones: int) -> Self:
         """The piece in another key; the caller sees to it that every pitch stays on the piano."""
-        return replace(self, pitch=self.pitch + semitones)
+        return type(self)(self.onset_ms, self.pitch + semitones, self.velocity, self.duration_ms)
 
-    def stretch(self, factor: float) -> Piece:
+    def stretch(self, factor: float) -> Self:
         """The piece played slower (``factor`` above 1) or faster, onsets and releases alike."""
         onset = np.rint(self.onset_ms * factor).astype(np.int64)
         release = np.rint((self.onset_ms + self.duration_ms) * factor).astype(np.int64)
-        return Piece.of(onset, self.pitch, self.velocity, release - onset)
+        return self.of(onset, self.pitch, self.velocity, release - onset)
 
-    def crop(self, start_ms: int, end_ms: int) -> Piece:
+    def crop(self, start_ms: int, end_ms: int) -> Self:
         """The notes struck in [start_ms, end_ms), released by ``end_ms``, with ``start_ms`` as the new zero."""
         inside = (self.onset_ms >= start_ms) & (self.onset_ms < end_ms)
         onset = self.onset_ms[inside]
         duration = np.minimum(self.duration_ms[inside], end_ms - onset)
-        return Piece(onset - start_ms, self.pitch[inside], self.velocity[inside], duration)
+        return type(self)(onset - start_ms, self.pitch[inside], self.velocity[inside], duration)

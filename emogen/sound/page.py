@@ -22,11 +22,14 @@ from emogen.emotion import QUADRANTS
 from emogen.music.measures import TONICS
 from emogen.music.midi import midi_bytes
 from emogen.music.notes import Piece
+from emogen.sound.picture import piano_roll, png
 from emogen.system.files import write_text
 
 TEMPLATES = Path(__file__).with_name("pages")
 SOUND_TYPE = "audio/mpeg"
 """MP3: the one format that every browser plays (Safari took OGG only in 2025)."""
+WIDE = "display: block; width: 100%; height: auto"
+"""The style of what takes the width of a notebook's cell."""
 PLANE = {
     2: "Q2: unpleasant and lively",
     1: "Q1: pleasant and lively",
@@ -56,7 +59,6 @@ def write_page(file: Path, piece: Piece, title: str, facts: Mapping[str, str], s
         sound: an MP3 file of the piece, such as ``render.small_mp3`` makes.
         midi: the MIDI file to download (default: one made of the piece).
     """
-    columns = (piece.onset_ms, piece.pitch, piece.velocity, piece.duration_ms)
     rows = "\n".join(f"    <dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in facts.items())
     text = fill(
         "piece.html",
@@ -66,11 +68,32 @@ def write_page(file: Path, piece: Piece, title: str, facts: Mapping[str, str], s
         facts=rows,
         midi_name=html.escape(f"{file.stem}.mid"),
         midi=as_text(midi or midi_bytes(piece)),
-        notes=as_json(np.stack(columns, axis=1).tolist()),
+        notes=as_json(np.stack(piece.columns, axis=1).tolist()),
         sound_type=SOUND_TYPE,
         sound=as_text(sound),
     )
     write_text(file, text)
+
+
+def inline(piece: Piece, title: str, facts: Mapping[str, str], sound: bytes = b"") -> str:
+    """A piece as a part of somebody else's page, such as a notebook: picture, player and facts, without a script.
+
+    Args:
+        piece: the picture is of its notes; none without notes.
+        title: the heading.
+        facts: each label with its text.
+        sound: an MP3 file of the piece; without it there is no player.
+    """
+    parts = [f"<strong>{html.escape(title)}</strong>"]
+    if len(piece):
+        picture = as_text(png(piano_roll(piece, title)))
+        parts.append(
+            f'<img alt="{html.escape(_described(piece))}" src="data:image/png;base64,{picture}" style="{WIDE}">'
+        )
+    if sound:
+        parts.append(f'<audio controls src="data:{SOUND_TYPE};base64,{as_text(sound)}" style="{WIDE}"></audio>')
+    rows = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>" for name, text in facts.items())
+    return f'<div style="max-width: 50em">{"".join(parts)}<table>{rows}</table></div>'
 
 
 def write_index(file: Path, entries: Sequence[Entry], title: str = "Pieces by emotion") -> None:

@@ -6,6 +6,7 @@ bring ten packages and take a second to import.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -95,7 +96,14 @@ class Sheet:
 def write(file: Path, image: Image.Image) -> None:
     """Write a PNG file, whole or not at all."""
     with files.whole(file) as draft:
-        image.save(draft, "PNG")
+        draft.write_bytes(png(image))
+
+
+def png(image: Image.Image) -> bytes:
+    """The content of a PNG file."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def velocity_colour(velocity: float) -> Colour:

@@ -1,4 +1,7 @@
-"""What made a file: the manifest that ``emogen generate`` writes into it, and how people are told of it."""
+"""What made a piece: the manifest that its MIDI file carries, and the words in which people read of it.
+
+A file may carry anything that looks like a manifest, so nothing here trusts its parts.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,15 @@ if TYPE_CHECKING:
     from emogen.music.measures import Measures
 
 
+UNTRUSTED = (LookupError, TypeError, ValueError, AttributeError, StopIteration)
+"""What reading a manifest of an unknown shape may raise."""
+
+
 def manifest(text: str) -> dict[str, Any] | None:
-    """What ``emogen generate`` wrote into a file, from its text; None where it wrote nothing."""
+    """What emogen wrote into a file, from the file's text; None for the text of anybody else."""
     try:
         known = json.loads(text)
-    except (ValueError, RecursionError):  # other people's words
+    except (ValueError, RecursionError):  # text of another kind
         return None
     return known if isinstance(known, dict) and "emogen" in known else None
 
@@ -28,23 +35,23 @@ def called(mixture: Mapping[str, float], blend: str = "{share:.0%} {name}", betw
 
 
 def title(known: Mapping[str, Any] | None, name: str) -> str:
-    """What stands above a picture: emotion, length and seed of a piece of ours, else the ``name`` of its file."""
+    """The heading of a picture: emotion, length and seed of a piece that emogen made, else ``name``."""
     try:
         made = known or {}
         return f"{called(made['emotion'])}, {made['seconds']:g} s, seed {made['seed']}"
-    except (LookupError, TypeError, ValueError, AttributeError, StopIteration):  # whoever wrote it
+    except UNTRUSTED:
         return name
 
 
 def facts(known: Mapping[str, Any] | None, measured: Measures) -> dict[str, str]:
-    """What stands on the page of a piece, by what it is called."""
+    """The facts on the page of a piece: each label with its text."""
     made = known or {}
     told = {
         "Length": f"{measured.length_s:.1f} s",
-        "Notes": f"{measured.notes}, {measured.notes_per_s:.1f} a second",
+        "Notes": f"{measured.notes}, {measured.notes_per_s:.1f} per second",
         "Key": measured.key,
     }
-    with suppress(LookupError, TypeError, ValueError, AttributeError, StopIteration):  # whoever wrote it
-        told = {"Emotion": called(made["emotion"]), **told}
+    with suppress(*UNTRUSTED):
+        told = {"Emotion": str(called(made["emotion"])), **told}
     named = {"Seed": "seed", "Model": "checkpoint", "Version of emogen": "emogen"}
     return told | {words: str(made[name]) for words, name in named.items() if name in made}
