@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
 from emogen.music import plan
 from emogen.music.plan import ENTRIES, PlanTable
-from emogen.music.tokens import COLUMN, DURATION_MS, SHIFT_MS, SIZES, VELOCITY, Tokens
+from emogen.music.tokens import COLUMN, DURATION_MS, SHIFT_MS, SILENCE, SIZES, VELOCITY, Tokens, is_note
 from emogen.settings import TrainSettings
 from tests.music import PLAN_MEAN, PLAN_SD, corpus_of, random_tokens
 
@@ -244,15 +245,15 @@ def test_a_row_is_the_note_before_then_the_window_then_the_end_then_nothing() ->
     begun = ended = 0
     for batch, row, (clip, first, length) in windows_of(training(of=of)):
         notes, song = batch.notes[row].numpy(), of.notes(clip)
-        assert notes[0].tolist() == (song[first - 1].tolist() if first else list(SIZES))
+        assert notes[:1].tolist() == (song[first - 1 : first] if first else SILENCE).tolist()
         assert np.array_equal(notes[1 : length + 1], song[first : first + length])
         rest = notes[length + 1 :]
         if first + length == len(song) and length < CONTEXT:
             assert rest[0, COLUMN.shift] < SIZES[COLUMN.shift]
-            assert rest[0, 1:].tolist() == list(SIZES[1:])
+            assert not is_note(rest[0])
             rest = rest[1:]
             ended += 1
-        assert (rest == SIZES).all()
+        assert (rest == SILENCE).all()
         begun += first == 0
     assert begun
     assert ended
@@ -292,7 +293,7 @@ def test_an_end_farther_away_than_the_grid_is_its_last_shift() -> None:
     song = np.array([[0, 40, 16, 94]], dtype=np.uint8)
     batch = training(of=corpus_of([song], 0)).batch(0, 0)
     assert batch.remaining_s.tolist() == [[16.0, 16.0]]
-    assert batch.notes[0, 2].tolist() == [144, *SIZES[1:]]
+    assert batch.notes[0, 2].tolist() == [144, 88, 32, 95]
 
 
 def test_emotions_are_one_hot_and_zeros_without_a_label() -> None:
@@ -324,7 +325,7 @@ def varied(augment: TrainSettings, of: Corpus) -> Iterator[tuple[Tokens, Tokens,
         was = np.concatenate([song[first - 1 : first], song[first : first + length]]) if first else song[:length]
         slow = slow_remaining_s(song, first, length)
         became = batch.notes[row, before].numpy()
-        assert first or batch.notes[row, 0].tolist() == list(SIZES)
+        assert first or batch.notes[row, :1].tolist() == SILENCE.tolist()
         yield was.astype(np.int64), became.astype(np.int64), float(batch.remaining_s[row, 0]) / slow[0]
 
 
@@ -423,6 +424,18 @@ def test_conditions_are_hidden_in_the_shares_of_the_settings() -> None:
     unknown = times.isnan()
     assert torch.equal(unknown.any(dim=1), unknown.all(dim=1))
     assert share_holds(int(unknown.all(dim=1).sum()), 3000, settings.drop_remaining)
+
+
+def test_the_harmony_of_a_plan_is_known_or_hidden_as_one_and_every_other_entry_by_itself() -> None:
+    settings = STILL_BUT(update={"drop_plan_entry": 0.5})
+    rng = np.random.default_rng(0)
+    batches = training(settings, corpus_of([random_tokens(rng, 6) for _ in range(400)], 0), batch_size=50)
+    hidden = torch.cat([batches.batch(0, step).plan for step in range(len(batches.epoch(0)))]).isnan()
+    harmony, others = hidden[:, plan.HARMONY], hidden[:, : plan.HARMONY.start]
+    assert torch.equal(harmony.any(dim=1), harmony.all(dim=1))
+    assert share_holds(int(harmony[:, 0].sum()), 400, 0.5)
+    for one, another in combinations([*others.T, harmony[:, 0]], 2):
+        assert share_holds(int((one & another).sum()), 400, 0.25)
 
 
 def test_what_is_hidden_of_one_window_tells_nothing_of_what_else_is() -> None:

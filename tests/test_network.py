@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
 from emogen.emotion import EMOTIONS
-from emogen.model.network import Cache, Composer, rotate
+from emogen.model.network import Block, Cache, Composer, rotate
 from emogen.model.rotary import FAR_S
 from emogen.music.plan import ENTRIES
-from emogen.music.tokens import COLUMN, FAMILIES, NO_NOTE, SIZES
+from emogen.music.tokens import COLUMN, FAMILIES, SILENCE, SIZES, end_row
 from emogen.settings import ModelSettings
 from tests import tiny
 
@@ -54,6 +55,10 @@ def nats(model: Composer, notes: Tensor, *conditions: Tensor) -> Tensor:
         return model.loss(notes, *conditions)
 
 
+def blocks(model: Composer) -> Iterator[Block]:
+    return (block for block in model.blocks if isinstance(block, Block))
+
+
 def test_a_fresh_network_holds_all_notes_equally_likely() -> None:
     torch.manual_seed(0)
     model = Composer(ModelSettings(size="tiny"))
@@ -64,17 +69,20 @@ def test_a_fresh_network_holds_all_notes_equally_likely() -> None:
         assert float(by_family[family]) == pytest.approx(math.log(size), abs=0.1), FAMILIES[family]
 
 
-def test_an_undrawn_network_draws_nothing_and_with_the_weights_of_another_is_that_other(model: Composer) -> None:
+@pytest.mark.parametrize("layers", [1, 4, 16])
+def test_a_fresh_network_keeps_variances_and_what_its_branches_add_does_not_grow_with_depth(layers: int) -> None:
     torch.manual_seed(0)
-    other = Composer.undrawn(model.settings)
-    drawn = torch.rand(())
-    torch.manual_seed(0)
-    assert drawn == torch.rand(())
-    other.take(model.state_dict())
-    other.eval()
-    assert torch.equal(
-        views(other, random_notes(), *random_conditions()), views(model, random_notes(), *random_conditions())
-    )
+    model = Composer(ModelSettings(size="tiny", d_model=64, n_layers=layers, n_heads=4))
+    with torch.no_grad():
+        for block in blocks(model):
+            for layer, variance in (
+                (block.qkv, 1),
+                (block.up, 1),
+                (block.out, 0.5 / layers),
+                (block.down, 0.5 / layers),
+            ):
+                y = layer(torch.randn(1000, layer.in_features))
+                assert float(y.var()) == pytest.approx(variance, rel=0.1)
 
 
 @pytest.mark.parametrize(("size", "lowest", "highest"), [("tiny", 0.8, 1.2), ("small", 6, 8), ("base", 25, 28)])
@@ -226,7 +234,7 @@ def test_heads_of_any_width_the_settings_allow_can_attend(head_width: int) -> No
 def test_padding_costs_nothing(model: Composer) -> None:
     notes, (emotion, plan, remaining_s) = random_notes(T + 1), random_conditions()
     exact = nats(model, notes, emotion, plan, remaining_s)
-    padded = torch.cat([notes, torch.tensor(NO_NOTE, dtype=torch.uint8).expand(B, 6, 4)], dim=1)
+    padded = torch.cat([notes, torch.from_numpy(SILENCE).expand(B, 6, 4)], dim=1)
     more = nats(model, padded, emotion, plan, torch.cat([remaining_s, torch.zeros(B, 6)], dim=1))
     assert torch.allclose(more, exact)
 
@@ -234,7 +242,7 @@ def test_padding_costs_nothing(model: Composer) -> None:
 def test_the_end_of_a_piece_counts_for_its_shift_alone(model: Composer) -> None:
     notes, (emotion, plan, remaining_s) = random_notes(T + 1), random_conditions()
     without = nats(model, notes[:, :-1], emotion, plan, remaining_s[:, :-1])
-    notes[:, -1, 1:] = torch.tensor(SIZES[1:])
+    notes[:, -1:] = torch.from_numpy(end_row(3000))
     costs = nats(model, notes, emotion, plan, remaining_s) - without
     assert costs[COLUMN.shift] > 0.1
     assert torch.allclose(costs[1:], torch.zeros(3), atol=1e-3)
@@ -297,4 +305,18 @@ def test_dropout_is_for_training_only() -> None:
     notes, conditions = random_notes(), random_conditions()
     assert torch.equal(views(model, notes, *conditions), views(model, notes, *conditions))
     model.train()
+    assert not is_same(views(model, notes, *conditions), views(model, notes, *conditions))
+
+
+@pytest.mark.parametrize("where", ["embedding", "attention", "feed-forward"])
+def test_in_training_the_embedding_and_each_branch_drop_out(where: str) -> None:
+    model = tiny.composer(tiny.SETTINGS.model_copy(update={"dropout": 0.5})).train()
+    if where != "embedding":
+        model.settings = tiny.SETTINGS
+    for block in blocks(model):  # all other places out of action
+        if where == "embedding":
+            block.dropout = 0.0
+        else:
+            torch.nn.init.zeros_((block.down if where == "attention" else block.out).weight)
+    notes, conditions = random_notes(), random_conditions()
     assert not is_same(views(model, notes, *conditions), views(model, notes, *conditions))

@@ -11,18 +11,22 @@ from emogen.music.tokens import (
     DURATION_MS,
     FAMILIES,
     SHIFT_MS,
+    SILENCE,
     SIZES,
     SPREAD_MS,
     VELOCITY,
     Tokens,
     decode,
     encode,
+    end_row,
     fingerprint,
+    is_note,
     nearest,
+    on_grid,
     onsets_ms,
     releases_ms,
 )
-from tests.music import each_key_once, random_piece
+from tests.music import each_key_once, is_same, random_piece
 
 Note = tuple[int, int, int, int]
 
@@ -250,3 +254,34 @@ def test_the_fingerprint_is_sixteen_hex_digits_and_always_the_same() -> None:
     assert len(fingerprint()) == 16
     assert int(fingerprint(), 16)
     assert fingerprint() == fingerprint()
+
+
+# ---- windows
+
+
+def test_silence_and_ends_are_no_notes_and_every_note_is_one() -> None:
+    some = encode(random_piece(0, 50))
+    lowest, highest = [[0, 0, 0, 0]], [[size - 1 for size in SIZES]]
+    rows = np.concatenate([SILENCE, some, lowest, highest, end_row(100), end_row(1e6), SILENCE])
+    assert is_note(rows).tolist() == [False, *[True] * (len(some) + 2), False, False, False]
+    windows = np.stack([rows, rows[::-1]])
+    assert is_note(windows).shape == windows.shape[:-1]
+
+
+@pytest.mark.parametrize(
+    ("left_ms", "shift_ms"),
+    [(0, 0), (0.5, 10), (10, 10), (1000, 1000), (1001, 1050), (7750.1, 8000), (8000, 8000), (60_000, 8000)],
+)
+def test_an_end_row_leads_to_the_first_place_on_the_grid_that_is_not_before_the_end(
+    left_ms: float, shift_ms: int
+) -> None:
+    ((shift, *rest),) = end_row(left_ms).tolist()
+    assert SHIFT_MS[shift] == shift_ms
+    assert rest == [88, 32, 95]
+
+
+def test_a_piece_on_the_grid_has_its_chords_together_and_all_on_the_grid() -> None:
+    played = piece((203, 64, 65, 98), (184, 60, 63, 304), (1304, 60, 1, 4))
+    once = on_grid(played)
+    assert is_same(once, piece((180, 60, 62, 300), (180, 64, 66, 100), (1280, 60, 2, 10)))
+    assert is_same(on_grid(once), once)

@@ -18,7 +18,7 @@ from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
 from emogen.music import plan
 from emogen.music.notes import Ints
-from emogen.music.tokens import COLUMN, DURATION_MS, SHIFT_MS, SIZES, Tokens, nearest
+from emogen.music.tokens import COLUMN, DURATION_MS, SHIFT_MS, SILENCE, SIZES, Tokens, end_row, is_note, nearest
 from emogen.settings import TrainSettings
 
 BUCKET_BATCHES = 16
@@ -29,7 +29,7 @@ class Batch(NamedTuple):
     """B windows of up to T notes, as the model's ``loss`` takes them."""
 
     notes: Tensor
-    """(B, T + 1, 4) uint8: the note before the window (or none), its notes, and where the piece ends there its end."""
+    """(B, T + 1, 4) uint8: windows as ``music/tokens`` describes them."""
     emotion: Tensor
     """(B, E): one-hot; all zeros where it is hidden or there is none."""
     plan: Tensor
@@ -132,7 +132,7 @@ class Batches:
         rng = np.random.default_rng([self.augment.seed, epoch, step + 1]) if self.augment else None
         rows = [self._window(clip, first, length, rng) for clip, first, length in windows.tolist()]
         longest = max(len(notes) for notes, _ in rows)
-        notes = np.full((len(rows), longest, 4), SIZES, dtype=np.uint8)
+        notes = np.tile(SILENCE, (len(rows), longest, 1))
         remaining_s = np.zeros((len(rows), longest), dtype=np.float32)
         for row, (some, times) in enumerate(rows):
             notes[row, : len(some)] = some
@@ -147,11 +147,11 @@ class Batches:
     def _window(
         self, clip: int, first: int, length: int, rng: np.random.Generator | None
     ) -> tuple[Tokens, npt.NDArray[np.float64]]:
-        """Rows (R, 4) of a window, R = 1 + length (+ 1 with an end), and the time remaining (R,) at each in s."""
+        """Rows (R, 4) of a window, R = 1 + length (+ 1 with an end), and the time remaining (R,) at each, in s."""
         song = self.corpus.notes(clip)
         onset_ms = SHIFT_MS[song[:, COLUMN.shift]].cumsum()
         end_ms = (onset_ms + DURATION_MS[song[:, COLUMN.duration]]).max()
-        before = song[first - 1 : first] if first else np.array([SIZES], dtype=np.uint8)
+        before = song[first - 1 : first] if first else SILENCE
         rows = np.concatenate([before, song[first : first + length]])
         left_ms = end_ms - np.concatenate(
             [onset_ms[first - 1 : first] if first else [0], onset_ms[first : first + length]]
@@ -160,17 +160,17 @@ class Batches:
             rows, factor = vary(rows, self.augment, rng)
             left_ms = left_ms * factor
         if first + length == len(song) and length < self.context_notes:
-            end = (int(np.searchsorted(SHIFT_MS[:-1], left_ms[-1])), *SIZES[1:])
-            rows, left_ms = np.concatenate([rows, np.array([end], dtype=np.uint8)]), np.append(left_ms, 0)
+            rows, left_ms = np.concatenate([rows, end_row(left_ms[-1])]), np.append(left_ms, 0)
         return rows, left_ms / 1000
 
 
 def vary(rows: Tokens, by: TrainSettings, rng: np.random.Generator) -> tuple[Tokens, float]:
     """The rows of a window in another key, tempo and loudness, and the factor by which time was stretched."""
     varied = rows.astype(np.int64)
-    real = varied[:, COLUMN.pitch] < SIZES[COLUMN.pitch]  # not the silence before a piece
+    real = is_note(varied)  # not the silence before a piece
     pitch = varied[real, COLUMN.pitch]
-    lowest, highest = max(-by.key_semitones, -int(pitch.min())), min(by.key_semitones, SIZES[1] - 1 - int(pitch.max()))
+    room_below, room_above = int(pitch.min()), SIZES[COLUMN.pitch] - 1 - int(pitch.max())
+    lowest, highest = -min(by.key_semitones, room_below), min(by.key_semitones, room_above)
     varied[real, COLUMN.pitch] += rng.integers(lowest, highest + 1)
     louder = varied[real, COLUMN.velocity] + rng.integers(-by.velocity_steps, by.velocity_steps + 1)
     varied[real, COLUMN.velocity] = louder.clip(0, SIZES[COLUMN.velocity] - 1)

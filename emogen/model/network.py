@@ -1,4 +1,7 @@
-"""The network: a causal Transformer that takes one step a note and knows ids only.
+"""The network in PyTorch: a causal Transformer that takes one step per note and knows ids only.
+
+Whoever trains reads this file; it also composes on GPUs. On a CPU ``numpy_network`` composes: the same network,
+with the same weights, and a test that holds the two together.
 
 The four embeddings of a note are summed; pre-norm blocks read the notes; a chain of small heads draws shift, pitch,
 velocity, duration in that order, each seeing those drawn before it. Attention turns a quarter of each query and key by
@@ -9,19 +12,18 @@ scales every norm, so that a condition cannot be forgotten on the way up.
 
 Shapes: B batch, T notes, D width, H heads, C width of the condition, E emotions, P plan entries.
 Sources: rotary positions: Su et al., "RoFormer" (2021); RMS norm: Zhang and Sennrich (2019); norms scaled by a
-condition: Perez et al., "FiLM" (2018), Peebles and Xie, "DiT" (2023).
+condition: Perez et al., "FiLM" (2018), Peebles and Xie, "DiT" (2023); branches that begin smaller the more layers there
+are: Radford et al., "Language models are unsupervised multitask learners" (GPT-2, 2019).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from emogen.emotion import EMOTIONS
 from emogen.model import rotary
@@ -32,6 +34,9 @@ from emogen.music.tokens import COLUMN, NO_NOTE, SHIFT_MS, SIZES, Tokens
 from emogen.settings import ModelSettings
 
 CONDITION_WIDTH = 64
+"""C: the width of the one vector that all conditions become. Chosen without comparison."""
+FEED_FORWARD = 6
+"""Width of the feed-forward layers over D. The usual is 4; whether 6 is better has not been measured."""
 
 
 class Cache:
@@ -64,7 +69,11 @@ class Cache:
 
 
 class Reader:
-    """A batch of pieces as a network has read them, and what it expects next: arrays in, arrays out."""
+    """A batch of pieces as a network has read them, and what it expects next: arrays in, arrays out.
+
+    This composes on GPUs. Whether it is needed there has not been measured: no GPU was at hand to hold it against
+    ``numpy_network`` in several processes.
+    """
 
     def __init__(self, model: Composer, rows: int) -> None:
         self.model, self.cache = model, Cache(model, rows)
@@ -97,12 +106,12 @@ class Reader:
 
     @torch.inference_mode()
     def logits(self, family: int) -> Floats32:
-        """Of the next note's family, those before it seen: (B, size)."""
+        """Logits (B, size) of one family of the next note, given the families already drawn."""
         return self.model.head(family, self.h).float().cpu().numpy()
 
     @torch.inference_mode()
     def see(self, family: int, drawn: Ints) -> None:
-        """The next note has these ids (B,) of a family."""
+        """Tell which ids (B,) of a family were drawn for the next note."""
         self.h = self.model.see(family, self.h, torch.from_numpy(drawn).to(self.model.device))
 
 
@@ -115,8 +124,8 @@ class Block(nn.Module):
         self.n_heads = settings.n_heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
-        self.up = nn.Linear(width, 6 * width, bias=False)
-        self.down = nn.Linear(6 * width, width, bias=False)
+        self.up = nn.Linear(width, FEED_FORWARD * width, bias=False)
+        self.down = nn.Linear(FEED_FORWARD * width, width, bias=False)
         self.dropout = settings.dropout  # on the residual only: inside attention it costs the fast kernel
 
     def forward(self, x: Tensor, gains: Sequence[Tensor], turn: Tensor, kv: Tensor | None, start: int) -> Tensor:
@@ -176,20 +185,24 @@ class Composer(nn.Module):
         ):
             self.register_buffer(name, torch.from_numpy(table), persistent=False)
         self.register_buffer("shift_s", torch.tensor([*SHIFT_MS / 1000, 0.0], dtype=torch.float32), persistent=False)
+        self.draw_weights()
+
+    def draw_weights(self) -> None:
+        """Begin with random weights.
+
+        Gains and the last layers of the heads are zero, so that a new network has plain norms and no opinion: it costs
+        ln(size) nats per family. Embeddings have a variance of 1. A matrix keeps the variance of what it multiplies,
+        but the 2 L matrices that end a branch share that variance, so that depth does not make the sum of them grow.
+        """
+        branches = 2 * self.settings.n_layers
         for name, weight in self.named_parameters():
             if weight.ndim < 2 or name.startswith(("gains.", "logits.")):
-                nn.init.zeros_(weight)  # so it begins with plain norms and no opinion: ln(size) nats a family
+                nn.init.zeros_(weight)
             elif name.startswith(("embed.", "seen.")):
                 nn.init.normal_(weight)
             else:
                 ends_branch = name.endswith(("out.weight", "down.weight"))
-                nn.init.normal_(weight, std=(weight.shape[1] * (2 * layers if ends_branch else 1)) ** -0.5)
-
-    @classmethod
-    def undrawn(cls, settings: ModelSettings) -> Composer:
-        """A network whose weights are anything until it takes some: to draw them takes longer than to read a file."""
-        with Undrawn():
-            return cls(settings)
+                nn.init.normal_(weight, std=(weight.shape[1] * (branches if ends_branch else 1)) ** -0.5)
 
     @property
     def device(self) -> torch.device:
@@ -197,7 +210,7 @@ class Composer(nn.Module):
         return self.shift_s.device
 
     def reader(self, rows: int) -> Reader:
-        """What reads a batch of so many pieces."""
+        """What reads a batch of ``rows`` pieces."""
         return Reader(self, rows)
 
     def is_finite(self) -> bool:
@@ -275,18 +288,6 @@ class Composer(nn.Module):
     def loss(self, notes: Tensor, emotion: Tensor, plan: Tensor, remaining_s: Tensor) -> Tensor:
         """Summed nats of each family (4,) for predicting notes[:, 1:] of (B, T + 1, 4), given the conditions."""
         return self.nats(notes, emotion, plan, remaining_s)[0].sum(0)
-
-
-class Undrawn(TorchFunctionMode):
-    """Within it no random numbers are drawn into tensors."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        given = kwargs or {}
-        if func.__name__ in ("normal_", "uniform_", "kaiming_uniform_"):  # of a tensor, and of nn.init
-            return args[0] if args else given["tensor"]
-        return func(*args, **given)
 
 
 def scaled_norm(x: Tensor, gain: Tensor) -> Tensor:

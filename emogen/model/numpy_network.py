@@ -1,9 +1,10 @@
-"""The network of ``model`` in NumPy, for composing on a CPU.
+"""The network in NumPy: what composes on a CPU.
 
-A note is little work for PyTorch: half of its time would go into launching operations, and before the first one a
-command would wait two seconds for the import. What is computed is the same, and is explained there; a test holds the
-two together. Arranged otherwise are matrices, the way a row times a matrix reads them, and the pairs that attention
-turns, which lie side by side: a turn is then one product of complex numbers.
+Whoever composes reads this file; whoever trains reads ``network``, where the same computation is explained. A test
+holds the two together. A note is little work for PyTorch: half of its time would go into launching operations, and
+before the first one a command would wait two seconds for the import. Two things are arranged differently here:
+matrices, the way a row times a matrix reads them, and the pairs that attention turns, which lie side by side: a turn is
+then one product of complex numbers.
 
 Shapes: B batch, T notes, N = B T, D width, L layers, H heads, W width of a head, E emotions, P plan entries.
 """
@@ -73,8 +74,9 @@ class NumpyComposer:
             qkv = take(f"{name}.qkv.weight", 3 * width, width).reshape(3, heads, self.head_width, width).copy()
             qkv[:2] = qkv[:2, :, pairs]
             qkv[0] *= self.head_width**-0.5
-            out, up = matrix(f"{name}.out", width, width), matrix(f"{name}.up", width, 6 * width)
-            down = matrix(f"{name}.down", 6 * width, width)
+            hidden = len(rest[f"{name}.up.weight"])
+            out, up = matrix(f"{name}.out", width, width), matrix(f"{name}.up", width, hidden)
+            down = matrix(f"{name}.down", hidden, width)
             self.blocks.append((np.ascontiguousarray(qkv.reshape(-1, width).T), out, up, down))
         self.heads = [
             (layer(f"mix.{family}", width, width // 2), layer(f"logits.{family}", width // 2, size))

@@ -29,7 +29,7 @@ def open_model(path: Path, meta: Meta, sample: SampleSettings) -> Composer:
         raise EmogenError(f"--precision int8 is for the CPU, not for {device}", "leave it out, or --device cpu")
     torch.set_num_threads(sample.threads or (1 if int8 else default_threads()))
     threadpool_limits(1 if int8 else sample.threads or 1, user_api="blas")  # two pools would take each other's cores
-    model = Composer.undrawn(meta.model)
+    model = Composer(meta.model)
     load_into(model, path)
     return model.to(device).eval()
 

@@ -15,13 +15,19 @@ Notes struck together are one onset: onsets within ``CHORD_MS`` of a chord's fir
 the notes of a chord are ordered from bass to top. (The order inside a chord is an accident of the player's fingers
 and the transcriber; predicting it costs a model dearly.) Silences above 8 s are shortened to 8 s. The first shift
 counts from the beginning of the piece.
+
+What a network reads is a *window*: rows of a piece, one after the other. Its first row is the note before the window,
+or ``SILENCE`` where the window begins the piece; then come its notes; where the piece ends with it, an ``end_row``
+follows: the shift that leads to the end of the piece, and no note there. Shorter windows of a batch are filled up with
+``SILENCE``. ``is_note`` tells notes from the other two; in these a column without a value has the id ``NO_NOTE``, one
+past the last of its family: as an input an embedding of its own, as a target nothing to learn.
 """
 
 from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +66,22 @@ FAMILIES = COLUMN._fields
 SIZES = (len(SHIFT_MS), HIGHEST_KEY - LOWEST_KEY + 1, len(VELOCITY), len(DURATION_MS))
 """Values of each family: (145, 88, 32, 95)."""
 NO_NOTE = SIZES
-"""The ids one past each family's last: as an input the silence before a piece, as a target nothing to learn."""
+"""The id (of each family) that stands for no value, one past the last."""
+SILENCE: Tokens = np.array([NO_NOTE], dtype=np.uint8)
+"""The row (1, 4) before a piece's first note, and after a window's last row."""
+
+
+def end_row(left_ms: float) -> Tokens:
+    """The row (1, 4) after a piece's last note: the first shift that reaches the piece's end, ``left_ms`` away.
+
+    An end farther away than the longest shift gets the longest.
+    """
+    return np.array([[np.searchsorted(SHIFT_MS[:-1], left_ms), *NO_NOTE[1:]]], dtype=np.uint8)
+
+
+def is_note(rows: Any) -> Any:
+    """Which rows (..., 4) of a window are notes, as booleans (...): not silence, not an end; for arrays and tensors."""
+    return rows[..., COLUMN.pitch] != NO_NOTE[COLUMN.pitch]
 
 
 def fingerprint() -> str:
@@ -155,5 +176,11 @@ def decode(tokens: Tokens, spread_seed: int | None = None) -> Piece:
         late[tokens[:, COLUMN.shift] > 0] = 0
         late[0] = 0
         onset = onset + late
-        velocity = np.clip(velocity + rng.integers(-2, 2, len(tokens)), 1, 127)
+        half = VELOCITY_STEP // 2
+        velocity = np.clip(velocity + rng.integers(-half, half, len(tokens)), 1, 127)
     return Piece.of(onset, tokens[:, COLUMN.pitch].astype(np.int64) + LOWEST_KEY, velocity, release - onset)
+
+
+def on_grid(piece: Piece) -> Piece:
+    """The piece as its tokens say it: what was played, transcribed or generated is then alike, chord by chord."""
+    return decode(encode(piece))

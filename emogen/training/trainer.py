@@ -268,4 +268,4 @@ def make_optimizer(model: Composer, s: TrainSettings) -> torch.optim.AdamW:
 
 def count_notes(batch: Batch) -> int:
     """Notes to be predicted in a batch (ends of pieces are no notes)."""
-    return int((batch.notes[:, 1:, tokens.COLUMN.pitch] != tokens.NO_NOTE[tokens.COLUMN.pitch]).sum())
+    return int(tokens.is_note(batch.notes[:, 1:]).sum())
