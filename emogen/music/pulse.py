@@ -1,0 +1,233 @@
+"""The pulse of a piece, heard from its notes: beats whose tempo may drift, how clear they are, and the bars.
+
+Notes struck together are one onset. An onset is salient when it is full, loud, long or low. Beats are the path of
+largest score through time (Ellis, "Beat tracking by dynamic programming", Journal of New Music Research 36, 2007),
+where a state also holds the period, as in the bar pointer of Krebs, Böck and Widmer ("An efficient state-space model
+for joint tempo and meter tracking", ISMIR 2015): a beat from t - period to t is scored by the onsets at its start,
+its half, its quarters and its thirds; the period may change a little at each beat; a log-Gaussian prior chooses
+among the metrical levels (Parncutt 1994, "A perceptual model of pulse salience and metrical accent").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from emogen.music.notes import Floats, Ints, Piece
+
+Singles = npt.NDArray[np.float32]
+
+CHORD_MS = 35
+"""Onsets within so much of the first belong to it."""
+FRAME_MS = 10
+BLUR_MS = 25
+"""SD of the window in which an onset counts for a beat."""
+PERIODS_MS = (280, 1400)
+STEP = 0.025
+"""Neighbouring periods differ by this share, or by a frame where that is more."""
+REACH = 3
+"""A beat's period is at most so many steps from the last beat's."""
+BEND = 1.0
+"""What a step of the period costs."""
+TEMPO_MS, TEMPO_SPREAD, TEMPO_WEIGHT = 690.0, 0.35, 0.25
+"""The preferred period, its SD in natural logarithms, and what the prior weighs in a beat."""
+REST_MS = 8_000
+"""Silence between onsets beyond this holds no beats."""
+MARGIN_MS = 2 * PERIODS_MS[1]
+
+ON_BEAT, ON_HALF, ON_QUARTER, ON_THIRD, EMPTY = 1.0, 0.35, 0.1, 0.1, -0.55
+"""What an onset of mean salience adds at each place in a beat, and what a beat costs."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Onsets:
+    """The E onsets of a piece: chords and single notes."""
+
+    first: Ints
+    """(E,): the first note of each."""
+    time_ms: Floats
+    """(E,): mean time of its notes."""
+    salience: Floats
+    """(E,): about 1 on average, more on strong beats."""
+    lowest: Ints
+    """(E,): the lowest pitch sounding from this onset to the next; 0 for none."""
+
+    @classmethod
+    def of(cls, piece: Piece) -> Onsets:
+        """The onsets of a piece; none of an empty one."""
+        onset, count = piece.onset_ms, len(piece)
+        if not count:
+            return cls(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros(0, np.int64))
+        after = np.searchsorted(onset, onset + CHORD_MS, side="right").tolist()
+        starts = []
+        note = 0
+        while note < count:  # where an onset begins depends on where the last one began
+            starts.append(note)
+            note = after[note]
+        first = np.array(starts)
+        size = np.diff(first, append=count)
+        number = np.repeat(np.arange(len(first)), size)
+        time_ms = np.bincount(number, onset) / size
+        loud = np.maximum.reduceat(piece.velocity, first)
+        long = np.maximum.reduceat(piece.duration_ms, first)
+        low = np.minimum.reduceat(piece.pitch, first)
+        gap = np.minimum(np.diff(time_ms, append=time_ms[-1] + 500), 2000)
+        score = (
+            1.2 * np.log(size)
+            + 0.05 * (loud - _around(loud))
+            + 0.45 * (np.log(long) - np.log(_around(long)))
+            + 0.4 * np.log(gap / np.median(gap))
+            + 0.8 * (low < _around(low) - 5)
+        )
+        salience = 2 / (1 + np.exp(-score))
+        return cls(first, time_ms, salience, _lowest(piece, time_ms, number))
+
+
+def _around(values: npt.NDArray[np.int64], reach: int = 8) -> Floats:
+    """Mean (E,) of each value and its neighbours."""
+    total = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    at = np.arange(len(values))
+    start, end = np.maximum(at - reach, 0), np.minimum(at + reach + 1, len(values))
+    return (total[end] - total[start]) / (end - start)
+
+
+def _lowest(piece: Piece, time_ms: Floats, number: Ints) -> Ints:
+    """The lowest pitch (E,) sounding from each onset to the next."""
+    change = np.zeros((128, len(time_ms) + 1), dtype=np.int16)
+    last = np.maximum(np.searchsorted(time_ms, piece.onset_ms + piece.duration_ms - CHORD_MS), number + 1)
+    np.add.at(change, (piece.pitch, number), 1)
+    np.add.at(change, (piece.pitch, last), -1)
+    return (change.cumsum(1, dtype=np.int16) > 0).argmax(0)[:-1]
+
+
+def _periods() -> Ints:
+    """The periods in frames, rising."""
+    periods = [PERIODS_MS[0] // FRAME_MS]
+    while periods[-1] * FRAME_MS < PERIODS_MS[1]:
+        periods.append(max(periods[-1] + 1, round(periods[-1] * (1 + STEP))))
+    return np.array(periods)
+
+
+PERIODS = _periods()
+
+
+def track(onsets: Onsets, end_ms: int) -> Ints:
+    """Beats (K,) in ms, rising, of a piece that ends at ``end_ms``; none where there are fewer than two onsets.
+
+    The first beat is at or before the first onset, perhaps before 0. The last is after the last onset; while notes
+    ring on, beats go on for up to REST_MS.
+    """
+    if len(onsets.time_ms) < 2:
+        return np.zeros(0, dtype=np.int64)
+    rest = np.maximum(np.diff(onsets.time_ms) - REST_MS, 0)  # a rest of any length costs as little as a short one
+    start_ms = onsets.time_ms[0] - MARGIN_MS
+    time_ms = onsets.time_ms - np.concatenate([[0.0], np.cumsum(rest)]) - start_ms
+    frames = int(time_ms[-1] + REST_MS + MARGIN_MS) // FRAME_MS
+    beats = _path(_scores(time_ms, onsets.salience, frames)).astype(np.float64) * FRAME_MS
+    beats = _attract(beats, time_ms)
+    first = max(int(np.searchsorted(beats, time_ms[0] + BLUR_MS, side="right")) - 1, 0)
+    after = int(np.searchsorted(beats, time_ms[-1] + BLUR_MS, side="right"))
+    ringing = int(np.searchsorted(beats, time_ms[-1] + end_ms - onsets.time_ms[-1]))
+    beats = beats[first : max(after + 1, ringing)]
+    for number in np.flatnonzero(rest).tolist():
+        later = beats > time_ms[number] + REST_MS / 2
+        beats[later] += rest[number]
+        time_ms[number + 1 :] += rest[number]
+    return np.unique(np.rint(beats + start_ms).astype(np.int64))
+
+
+def _scores(time_ms: Floats, salience: Floats, frames: int) -> Singles:
+    """What a beat that ends at each frame with each period adds: (frames, periods)."""
+    place, between = np.divmod(time_ms / FRAME_MS, 1)
+    plain, strong = (
+        np.bincount(place.astype(np.int64), weight * (1 - between), frames + 1)[:frames]
+        + np.bincount(place.astype(np.int64) + 1, weight * between, frames + 2)[:frames]
+        for weight in (np.ones(len(salience)), salience)
+    )
+    reach = 3 * BLUR_MS // FRAME_MS
+    window = np.exp(-0.5 * (np.arange(-reach, reach + 1) * FRAME_MS / BLUR_MS) ** 2)
+    strong, plain = (np.convolve(signal, window, "same") for signal in (strong, plain))
+    at_beat = (ON_BEAT * strong).astype(np.float32)
+    at_half = (ON_HALF * plain).astype(np.float32)
+    at_quarter = (ON_QUARTER * plain).astype(np.float32)
+    at_third = (ON_THIRD * plain).astype(np.float32)
+    prior = EMPTY - TEMPO_WEIGHT * (np.log(PERIODS * FRAME_MS / TEMPO_MS) / TEMPO_SPREAD) ** 2 / 2
+    scores = np.empty((len(PERIODS), frames), dtype=np.float32)
+    for row, period, favour in zip(scores, PERIODS.tolist(), prior.tolist(), strict=True):
+        row[:] = at_beat + favour
+        for signal, share in (
+            (at_half, 1 / 2),
+            (at_quarter, 1 / 4),
+            (at_quarter, 3 / 4),
+            (at_third, 1 / 3),
+            (at_third, 2 / 3),
+        ):
+            back = round(period * share)
+            row[back:] += signal[: frames - back]
+    return np.ascontiguousarray(scores.T)
+
+
+def _path(scores: Singles) -> Ints:
+    """Frames of the beats of largest total score."""
+    frames, count = scores.shape
+    block = int(PERIODS[0])
+    pad = int(PERIODS[-1])
+    best = np.zeros((pad + frames, count), dtype=np.float32)
+    """Of paths whose last beat is at each frame, by the period that follows."""
+    source = np.zeros((frames, count), dtype=np.int8)
+    column = np.arange(count)
+    reached = np.empty((frames, count), dtype=np.float32)
+    for start in range(0, frames, block):
+        end = min(start + block, frames)
+        at = np.arange(start, end)[:, None] + pad
+        total = scores[start:end] + best[at - PERIODS, column]
+        reached[start:end] = total
+        most, whence = total.copy(), np.zeros(total.shape, dtype=np.int8)
+        for step in range(1, REACH + 1):
+            cost = np.float32(BEND * step)
+            for shift in (step, -step):  # the next period is that many steps longer or shorter
+                to, since = (
+                    (slice(shift, None), slice(None, -shift))
+                    if shift > 0
+                    else (slice(None, shift), slice(-shift, None))
+                )
+                other = total[:, since] - cost
+                better = other > most[:, to]
+                np.copyto(most[:, to], other, where=better)
+                whence[:, to][better] = -shift
+        best[pad + start : pad + end] = most
+        source[start:end] = whence
+    tail = reached[frames - pad :]
+    frame, state = divmod(int(tail.argmax()), count)
+    frame += frames - pad
+    beats = [frame]
+    while True:
+        frame -= int(PERIODS[state])
+        if frame < 0:
+            break
+        beats.append(frame)
+        state += int(source[frame, state])
+    return np.array(beats[::-1])
+
+
+def _attract(beats: Floats, time_ms: Floats) -> Floats:
+    """Beats moved to the onsets near them."""
+    near = np.searchsorted((time_ms[1:] + time_ms[:-1]) / 2, beats)
+    off = time_ms[near] - beats
+    moved: Floats = beats + np.where(np.abs(off) <= 2 * BLUR_MS, off, 0.0)
+    return moved
+
+
+BINS = 24
+"""Parts of a beat among which the phases of onsets are counted."""
+
+
+def clarity(onsets: Onsets, beats_ms: Ints) -> float:
+    """How regularly onsets fall within beats: 0 where all phases are alike, 1 where all are the same."""
+    index = np.clip(np.searchsorted(beats_ms, onsets.time_ms, side="right") - 1, 0, len(beats_ms) - 2)
+    phase = (onsets.time_ms - beats_ms[index]) / (beats_ms[index + 1] - beats_ms[index])
+    share = np.bincount(np.rint(phase * BINS).astype(np.int64) % BINS, minlength=BINS) / len(phase)
+    share = share[share > 0]
+    return float(1 + (share * np.log2(share)).sum() / np.log2(BINS))
