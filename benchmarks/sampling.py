@@ -4,7 +4,7 @@ Each row is one setting; the pieces are composed with validation seeds and set b
 songs are left for ``emogen evaluate``. Run it from the clone:
 
     python -m benchmarks.sampling --checkpoint default --count 8 \\
-        "" "guidance=1.5" "guidance=2" "temperature=0.95" "top_p=0.85" "best_of=4"
+        "" "guidance=1.5" "guidance=2" "temperature=0.95" "top_p=0.85"
 """
 
 from __future__ import annotations

@@ -214,9 +214,6 @@ class SampleSettings(Section):
     guidance: float = Field(default=1.5, ge=0, le=10)
     """How strongly the emotion and plan are followed: 1 as learnt, above 1 exaggerated (twice the work)."""
 
-    best_of: int = Field(default=1, ge=1, le=64)
-    """Compose so many candidates and keep the one in which the model itself finds the emotion clearest."""
-
     device: Device = "cpu"
     """Where to compute; one piece at a time is fastest on the CPU."""
 
@@ -243,6 +240,9 @@ OPTIONS = {
     for name, field in type(part.default).model_fields.items()
 }
 """Every option under its full name, such as ``train.epochs``."""
+
+REMOVED = {"sample.best_of": "it made no emotion clearer and is gone since 0.4.0: take it out"}
+"""Options of earlier versions, with what became of them."""
 
 TEST_DATA = "EMOGEN_TEST_DATA"
 """The one variable of this prefix that is no option: where the tests find a corpus."""
@@ -352,10 +352,13 @@ def _from_flags(flags: Mapping[str, Mapping[str, Any]]) -> Given:
 
 def _check_known(name: str, known: Mapping[str, object], where: str) -> None:
     if name not in known:
+        removed = next((hint for option, hint in REMOVED.items() if name in (option, variable(option))), "")
         last = name.lower().replace("__", ".").rpartition(".")[2]
         namesake = next((one for one in known if one.lower().replace("__", ".").endswith(f".{last}")), None)
         near = f"did you mean '{namesake}'?" if namesake else suggest(name, known)
-        raise UsageError(f"{where}: unknown option '{name}'", near or "`emogen config show` lists every option")
+        raise UsageError(
+            f"{where}: unknown option '{name}'", removed or near or "`emogen config show` lists every option"
+        )
 
 
 def _refusal(error: ErrorDetails, given: Given) -> UsageError:

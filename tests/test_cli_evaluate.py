@@ -55,7 +55,7 @@ def test_the_same_seed_gives_the_same_report_as_json_alone(evaluated: Run) -> No
     report = json.loads(first[1])
     assert (report["checkpoint"], report["count"], report["seed"]) == ("tiny/best_epoch_000_loss_17.4740", 2, 3)
     assert report["obedience"]["generated"]["quadrant"]["count"] == 12
-    assert report["sample"]["best_of"] == 1
+    assert report["sample"]["guidance"] == 1.5
     assert json.loads(evaluated("--json", "--seed", "4")[1])["steering"] != report["steering"]
 
 

@@ -151,7 +151,6 @@ def test_what_made_a_file_is_written_into_it_and_shown(runs: Path, run: Run) -> 
         "top_k": 0,
         "min_p": 0.0,
         "guidance": 1.5,
-        "best_of": 1,
         "precision": "float32",
     }
     assert json.loads(read_text(Path("x.mid"))) == manifest
@@ -199,9 +198,7 @@ def test_flags_and_settings_reach_the_wishes_and_the_drawing(
     pins = {"mode": 0.2, "density": math.log(3), "velocity": 70.0, "pitch": 61.0}
     ((wishes, sample),) = asked
     assert wishes == [Wish({"calm": 1.0}, 60.0, seed, pins) for seed in (5, 6)]
-    drawing = {"temperature": 0.9, "top_p": 0.7, "top_k": 9, "guidance": 2.0, "best_of": 1, "min_p": 0.0} | {
-        "precision": "int8"
-    }
+    drawing = {"temperature": 0.9, "top_p": 0.7, "top_k": 9, "guidance": 2.0, "min_p": 0.0} | {"precision": "int8"}
     assert sample == drawing | {"device": "cpu", "threads": 1}
     manifest = json.loads(read_text(Path("calm_60s_seed5.mid")))
     assert {name: manifest[name] for name in drawing} == drawing

@@ -28,7 +28,6 @@ from emogen.composing.generate import (
     Drafts,
     draw,
     draw_note,
-    evidence,
     fit,
     generate,
 )
@@ -569,62 +568,6 @@ def test_the_notes_of_a_chord_are_spread_by_a_few_milliseconds(pieces: Mapping[f
 
 def test_every_size_of_id_fits_the_bytes_it_is_kept_in() -> None:
     assert max(SIZES) < 256
-
-
-# ---- the best of several candidates
-
-
-def test_evidence_is_what_the_network_makes_of_the_notes_for_each_emotion(model: Composer) -> None:
-    notes = encode(random_piece(3, 10))[:20]
-    piece = decode(notes)
-    heard = torch.from_numpy(np.concatenate([[NO_NOTE], notes]).astype(np.uint8))[None]
-    left_s = (piece.end_ms - np.concatenate([[0], SHIFT_MS[notes[:-1, COLUMN.shift]].cumsum()])) / 1000
-    likelihood = []
-    for emotion in torch.eye(len(EMOTIONS)):
-        given = (emotion[None], torch.full((1, len(ENTRIES)), torch.nan), torch.from_numpy(left_s).float()[None])
-        likelihood.append(-model.loss(heard, *given).sum().item())
-    with torch.inference_mode():
-        found = evidence(model, piece)
-    assert found == pytest.approx(np.array(likelihood) - np.mean(likelihood), abs=1e-3)
-    assert np.ptp(found) > 0.1
-
-
-def test_evidence_hears_a_piece_beyond_the_context_to_its_end(model: Composer) -> None:
-    notes = encode(random_piece(3, 60))
-    assert len(notes) > 2 * model.settings.context_notes
-    louder = notes.copy()
-    louder[-1, COLUMN.velocity] ^= 8
-    with torch.inference_mode():
-        assert not np.allclose(evidence(model, decode(notes)), evidence(model, decode(louder)), atol=1e-6)
-
-
-def test_of_several_candidates_the_one_that_speaks_most_for_its_emotion_is_kept(model: Composer) -> None:
-    pieces = make(model, wish(6, 1, "sad"), wish(6, 2, "angry"), best_of=3)
-    first = make(model, wish(6, 1, "sad"))[0]
-    wishes = [
-        Wish({name: 1.0}, 6, seed, {}, number) for seed, name in ((1, "sad"), (2, "angry")) for number in range(3)
-    ]
-    drawn = make(model, *wishes)  # as one batch: another one rounds otherwise
-    others = []
-    for piece, (seed, emotion) in zip(pieces, ((1, "sad"), (2, "angry")), strict=True):
-        candidates, drawn = drawn[:3], drawn[3:]
-        assert len({candidate.onset_ms.tobytes() for candidate in candidates}) == 3
-        with torch.inference_mode():
-            speaks = [evidence(model, candidate)[EMOTIONS.index(emotion)] for candidate in candidates]
-        assert is_same(piece, candidates[int(np.argmax(speaks))])
-        others.append(int(np.argmax(speaks)))
-        check_lawful(piece, 6)
-        if seed == 1:
-            assert is_same(candidates[0], first)  # the first candidate is the piece without a choice
-    assert any(others)
-
-
-def test_a_mixture_asks_for_evidence_of_all_its_parts(model: Composer) -> None:
-    both = Wish({"sad": 0.5, "calm": 0.5}, 6, 4, {})
-    candidates = make(model, *(Wish(both.emotion, 6, 4, {}, number) for number in range(4)))
-    with torch.inference_mode():
-        speaks = [evidence(model, one)[[EMOTIONS.index("sad"), EMOTIONS.index("calm")]].sum() for one in candidates]
-    assert is_same(make(model, both, best_of=4)[0], candidates[int(np.argmax(speaks))])
 
 
 # ---- plans that are kept

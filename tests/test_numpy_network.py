@@ -175,7 +175,7 @@ def test_weights_that_are_no_numbers_are_noticed(model: Composer) -> None:
 
 @pytest.mark.parametrize(
     ("sample", "in_torch"),
-    [({}, False), ({"precision": "int8"}, True), ({"best_of": 2}, True), ({"threads": 0}, False)],
+    [({}, False), ({"precision": "int8"}, True), ({"threads": 0}, False)],
     ids=str,
 )
 def test_torch_is_opened_only_for_what_numpy_cannot_do(
@@ -196,11 +196,6 @@ def test_the_command_composes_without_importing_torch(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.split()[-1]) == (0, "False"), done.stderr
     assert list(tmp_path.glob("*.mid"))
-
-
-def test_a_network_in_numpy_cannot_choose_the_best_of_several(model: Composer) -> None:
-    with pytest.raises(TypeError, match="best of several"):
-        generate(in_numpy(model), tiny.plans(), [Wish({"sad": 1.0}, 5, 1, {})], SampleSettings(best_of=2, guidance=1))
 
 
 def test_both_are_opened_with_the_same_weights(tmp_path: Path) -> None:

@@ -77,20 +77,20 @@ def test_processes_are_started_where_there_are_pieces_enough_for_them(
     assert started == [processes] * bool(processes)
 
 
-@pytest.mark.parametrize(("pieces", "best_of"), [(5, 20), (7, 10), (40, 1), (3, 64), (33, 3)])
-def test_no_batch_has_more_candidates_than_are_composed_at_once(
-    pieces: int, best_of: int, model: Composer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("pieces", "batches"), [(5, [5]), (32, [32]), (33, [17, 16]), (100, [25] * 4)])
+def test_as_few_batches_as_there_may_be_are_of_the_same_size(
+    pieces: int, batches: list[int], model: Composer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batches: list[int] = []
+    made: list[int] = []
 
     def count(model: object, plans: object, wishes: list[Wish], *_: object) -> list[Piece]:
-        batches.append(len(wishes))
+        made.append(len(wishes))
         return [Piece.of([0], [60], [64], [100])] * len(wishes)
 
     monkeypatch.setattr(parallel, "generate", count)
-    sample = SAMPLE.model_copy(update={"best_of": best_of, "threads": 1})
+    sample = SAMPLE.model_copy(update={"threads": 1})
     assert len(list(generate_all(model, PLANS, [wish(5, seed) for seed in range(pieces)], sample))) == pieces
-    assert max(batches) <= max(1, parallel.AT_ONCE // best_of)
+    assert made == batches
 
 
 def test_what_goes_wrong_in_a_process_is_told(few_pieces_a_process: None) -> None:

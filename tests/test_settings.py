@@ -142,6 +142,16 @@ def test_an_unknown_variable_is_refused_with_the_one_meant(
     assert meant in hint
 
 
+def test_an_option_of_an_earlier_version_is_refused_with_what_became_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("emogen.toml").write_text("[sample]\nbest_of = 4\n")
+    message, hint = refusal()
+    assert message == "./emogen.toml: unknown option 'sample.best_of'"
+    assert hint == "it made no emotion clearer and is gone since 0.4.0: take it out"
+    Path("emogen.toml").unlink()
+    monkeypatch.setenv("EMOGEN_SAMPLE__BEST_OF", "4")
+    assert refusal() == ("environment: unknown option 'EMOGEN_SAMPLE__BEST_OF'", hint)
+
+
 def test_an_unknown_flag_is_refused_with_the_one_meant() -> None:
     message, hint = refusal({"train": {"epoch": "3"}})
     assert message == "flags: unknown option 'train.epoch'"

@@ -8,7 +8,6 @@ aims its ending; a few rules of the keyboard and the clock keep every draw possi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +20,7 @@ from emogen.model.numpy_network import NumpyComposer, NumpyReader
 from emogen.model.opening import fastest
 from emogen.music.notes import LOWEST_KEY, Ints, Piece
 from emogen.music.plan import ENTRIES, HARMONY, PlanTable, measure
-from emogen.music.tokens import COLUMN, DURATION_MS, NO_NOTE, SHIFT_MS, SIZES, Tokens, decode, encode, nearest
+from emogen.music.tokens import COLUMN, DURATION_MS, NO_NOTE, SHIFT_MS, SIZES, Tokens, decode, nearest
 from emogen.settings import SampleSettings
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class Drafts:
         self.row = np.arange(rows)
         """Which wish (B,) each draft is for."""
         self.end_ms = np.array([round(wish.seconds * 1000) for wish in wishes])
-        self.rngs = [np.random.default_rng([wish.seed, wish.candidate][: 1 + bool(wish.candidate)]) for wish in wishes]
+        self.rngs = [np.random.default_rng(wish.seed) for wish in wishes]
         self.emotion = np.stack([weights(wish) for wish in wishes])
         self.planned = np.zeros((rows, len(ENTRIES)), dtype=np.float32)
         """The plan (B, P) of the present passage; NaN is left open."""
@@ -201,7 +200,7 @@ def generate(
     opening: Tokens | None = None,
     tell: Callable[[float], None] = lambda seconds: None,
 ) -> list[Piece]:  # six: the model and its plans, the wishes, how to draw, what to begin with, who is told
-    """A piece for each wish, of exactly its length: the best of ``sample.best_of`` candidates.
+    """A piece for each wish, of exactly its length.
 
     Args:
         opening: notes (N, 4) that every piece begins with; they must end before the shortest wish does.
@@ -212,55 +211,7 @@ def generate(
     """
     if not model.is_finite():
         raise EmogenError("the network's weights are not all numbers", "take another checkpoint: emogen ckpt list")
-    n = sample.best_of
-    candidates = [replace(wish, candidate=wish.candidate + number) for wish in wishes for number in range(n)]
     network = fastest(model, sample)
-    pieces = compose(network, plans, candidates, sample, opening, lambda seconds: tell(seconds / n))
-    if n == 1:
-        return pieces
-    if isinstance(model, NumpyComposer):
-        raise TypeError("the best of several is chosen by a model.Composer")
-    obeys = [evidence(model, piece) @ weights(wish) for piece, wish in zip(pieces, candidates, strict=True)]
-    best = np.reshape(obeys, (len(wishes), n)).argmax(1)
-    return [pieces[n * row + number] for row, number in enumerate(best)]
-
-
-def weights(wish: Wish) -> npt.NDArray[np.float32]:
-    """A wish's emotion as the model takes it, (E,)."""
-    return np.array([wish.emotion.get(name, 0) for name in EMOTIONS], dtype=np.float32)
-
-
-def evidence(model: Composer, piece: Piece) -> npt.NDArray[np.float64]:
-    """How much a piece speaks for each emotion (E,): log p(piece | emotion) less its mean over the emotions, in nats.
-
-    The model hears it in stretches of its context, without a plan. It is the model's own opinion, and no other's.
-    """
-    import torch
-
-    notes = np.concatenate([np.array([NO_NOTE], dtype=np.uint8), encode(piece)])
-    left_s = (piece.end_ms - np.append(0, SHIFT_MS[notes[1:, COLUMN.shift]]).cumsum()) / 1000
-    likelihood = torch.zeros(len(EMOTIONS), dtype=torch.float64)
-    unknown = torch.full((len(EMOTIONS), len(ENTRIES)), torch.nan)
-    for at in range(0, len(notes) - 1, model.settings.context_notes):
-        stretch = slice(at, at + model.settings.context_notes + 1)
-        heard = torch.from_numpy(notes[stretch]).expand(len(EMOTIONS), -1, -1)
-        remaining_s = torch.from_numpy(left_s[stretch][: heard.shape[1] - 1]).float().expand(len(EMOTIONS), -1)
-        given = (heard, torch.eye(len(EMOTIONS)), unknown, remaining_s)
-        with torch.inference_mode():
-            nats, _ = model.nats(*(tensor.to(model.device) for tensor in given))
-        likelihood -= nats.view(len(EMOTIONS), -1).sum(1).double().cpu()
-    return (likelihood - likelihood.mean()).numpy()
-
-
-def compose(
-    network: Composer | NumpyComposer,
-    plans: PlanTable,
-    wishes: Sequence[Wish],
-    sample: SampleSettings,
-    opening: Tokens | None,
-    tell: Callable[[float], None],
-) -> list[Piece]:  # six, as generate
-    """One piece for each wish."""
     drafts = Drafts(wishes, plans, np.zeros((0, 4), dtype=np.uint8) if opening is None else opening)
     guided = sample.guidance != 1
     reader = network.reader(len(drafts) * (2 if guided else 1))
@@ -289,6 +240,11 @@ def compose(
         drafts.add(note, SHIFT_MS[note[:, COLUMN.shift]])
         tell(done_s + float(drafts.onset_ms.sum()) / 1000)
     return [done[row] for row in range(len(wishes))]
+
+
+def weights(wish: Wish) -> npt.NDArray[np.float32]:
+    """A wish's emotion as the model takes it, (E,)."""
+    return np.array([wish.emotion.get(name, 0) for name in EMOTIONS], dtype=np.float32)
 
 
 def read(reader: Reader | NumpyReader, drafts: Drafts, unread: int, guided: bool) -> None:

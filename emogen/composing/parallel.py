@@ -49,11 +49,10 @@ def generate_all(
     Raises:
         EmogenError: as ``generate``; or memory is too small even so.
     """
-    network = model if sample.best_of > 1 else fastest(model, sample)
+    network = fastest(model, sample)
     alone = not isinstance(network, NumpyComposer) or sample.precision == "int8"
     workers = 1 if alone else max(1, min(sample.threads or default_threads(), ceil(len(wishes) / FEWEST)))
-    most = max(1, AT_ONCE // sample.best_of)
-    rounds = max(1, ceil(len(wishes) / (most * workers)))
+    rounds = max(1, ceil(len(wishes) / (AT_ONCE * workers)))
     at_once = max(1, ceil(len(wishes) / (rounds * workers)))
     parts = [wishes[at : at + at_once] for at in range(0, len(wishes), at_once)]
     try:

@@ -33,7 +33,7 @@ class Voice:
     """Plans of real clips, from which the plans of pieces are drawn."""
     label: str
     """What the voice is called when it is spoken of."""
-    _networks: dict[tuple[str, str, bool], Composer | NumpyComposer] = field(default_factory=dict, init=False)
+    _networks: dict[tuple[str, str], Composer | NumpyComposer] = field(default_factory=dict, init=False)
 
     @classmethod
     def open(cls, name: str = "default", runs: Path = Path("runs")) -> Voice:
@@ -60,7 +60,7 @@ class Voice:
         Raises:
             EmogenError: the weights cannot be read or used, or the device is not there.
         """
-        kind = sample.device, sample.precision, sample.best_of > 1
+        kind = sample.device, sample.precision
         if kind not in self._networks:
             self._networks[kind] = open_to_compose(self.path, self.meta, sample)
         return self._networks[kind]

@@ -33,8 +33,6 @@ class Wish:
     seed: int = 0
     pins: Mapping[str, float] = field(default_factory=dict)
     """Plan entries (see ``plan.ENTRIES``) that are given rather than drawn, in the entries' own units."""
-    candidate: int = 0
-    """Which of several pieces for the same wish, see ``SampleSettings.best_of``."""
     tonic: int | None = None
     """The key's first note, 0 (C) to 11 (B), where that is given."""
 

@@ -36,7 +36,7 @@ def open_model(path: Path, meta: Meta, sample: SampleSettings) -> Composer:
 
 def open_to_compose(path: Path, meta: Meta, sample: SampleSettings) -> Composer | NumpyComposer:
     """As ``open_model``, but where NumPy alone can do what the settings want, torch is not imported."""
-    if sample.device != "cpu" or sample.precision == "int8" or sample.best_of > 1:
+    if sample.device != "cpu" or sample.precision == "int8":
         return open_model(path, meta, sample)
     threadpool_limits(sample.threads or 1, user_api="blas")
     return load_numpy(path, meta)
