@@ -20,17 +20,8 @@ from emogen.composing.voice import Voice
 from emogen.data.corpus import open_corpus
 from emogen.data.shared_runs import Memory
 from emogen.ear.fitted import BUNDLED, Ear
-from emogen.evaluation.evaluate import (
-    breakage,
-    coherence,
-    composed,
-    heard,
-    labelled,
-    music,
-    obedience,
-    planned_wishes,
-    variety,
-)
+from emogen.evaluation.evaluate import composed, heard, planned_wishes
+from emogen.evaluation.sections import breakage, coherence, labelled, music, obedience, variety
 from emogen.settings import SampleSettings, load
 
 SEED = 1_000_000

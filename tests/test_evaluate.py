@@ -1,50 +1,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 
 from emogen.composing.wish import Wish
 from emogen.data.batches import Batches
-from emogen.data.corpus import Corpus
-from emogen.ear.fitted import Ear
-from emogen.ear.judge import Scores
 from emogen.emotion import EMOTIONS
-from emogen.evaluation.evaluate import (
-    LENGTHS_S,
-    MEASURES,
-    Heard,
-    accuracy,
-    breakage,
-    coherence,
-    composed,
-    evaluate,
-    heard,
-    labelled,
-    length_error,
-    likelihood,
-    memory,
-    music,
-    obedience,
-    overlap,
-    planned_wishes,
-    steering,
-    variety,
-)
-from emogen.music import plan
-from emogen.music.notes import Piece
-from emogen.music.plan import ENTRIES, HARMONY
-from emogen.music.tokens import FAMILIES, decode, encode
+from emogen.evaluation import sections
+from emogen.evaluation.evaluate import LENGTHS_S, composed, evaluate, heard, likelihood, planned_wishes
+from emogen.music.plan import ENTRIES
+from emogen.music.tokens import FAMILIES
 from emogen.settings import SampleSettings
 from tests import tiny
-from tests.music import corpus_of, random_piece
+from tests.music import random_piece
+from tests.test_sections import clips, ear
 
 PLANS = tiny.plans()
 
@@ -53,53 +27,7 @@ def ignore(*told: Any) -> None:
     """Nobody who is told how far it is."""
 
 
-@dataclass(frozen=True)
-class Knows:
-    """A judge that hears what it was told beforehand, piece by piece."""
-
-    quadrant: list[int]
-
-    def probabilities(self, pieces: list[Piece]) -> npt.NDArray[np.float64]:
-        return np.eye(4)[np.array(self.quadrant[: len(pieces)]) - 1]
-
-    def score(self, pieces: list[Piece]) -> npt.NDArray[np.float64]:
-        return np.array([len(piece) for piece in pieces], dtype=float)
-
-
-def ear(*quadrants: int) -> Ear:
-    judge = Knows(list(quadrants) or [1] * 1000)
-    facts = {"judge": judge, "coherence": SimpleNamespace(score=judge.score, aucs={"all": 0.9})}
-    scores = Scores(quadrant=0.7, arousal=0.9, valence=0.8)
-    return cast(Ear, SimpleNamespace(**facts, scores=scores))
-
-
-def of(pieces: list[Piece], emotion: npt.ArrayLike = 0, song: npt.ArrayLike | None = None) -> Heard:
-    number = np.arange(len(pieces))
-    of_song = number if song is None else np.asarray(song)
-    return Heard(
-        pieces, [encode(piece) for piece in pieces], np.broadcast_to(emotion, len(pieces)).astype(int), of_song
-    )
-
-
-def clips(count: int = 24) -> Corpus:
-    """Clips of every emotion in every split; the last one has no label."""
-    notes = [encode(random_piece(seed, 12)) for seed in range(count)]
-    emotion = np.append(np.arange(count - 1) % 6, -1)
-    return corpus_of(notes, emotion, np.repeat([0, 1, 2], count // 3))
-
-
-# ---- what is heard
-
-
-def test_labelled_clips_are_those_of_the_split_with_an_emotion_cut_to_the_length() -> None:
-    corpus = clips()
-    some = labelled(corpus, "test", 3.0)
-    assert len(some.pieces) == 7
-    assert max(piece.end_ms for piece in some.pieces) <= 3000
-    assert some.emotion.tolist() == [16 % 6, 17 % 6, 18 % 6, 19 % 6, 20 % 6, 21 % 6, 22 % 6]
-    assert [len(notes) for notes in labelled(corpus, "test", None).tokens] == [
-        len(corpus.notes(clip)) for clip in range(16, 23)
-    ]
+# ---- what is composed
 
 
 def test_every_emotion_is_asked_for_equally_often_with_plans_typical_of_it() -> None:
@@ -127,10 +55,8 @@ def test_pieces_come_in_the_order_of_the_wishes_however_many_at_once(
     assert told == sorted(told)
 
 
-def test_generated_pieces_are_heard_as_their_tokens_tell_them() -> None:
-    piece = decode(encode(random_piece(1, 20)), spread_seed=3)
-    some = heard([piece], [Wish({"tense": 0.4, "sad": 0.6}, 5, 0, {})])
-    assert np.array_equal(some.pieces[0].onset_ms, decode(encode(piece)).onset_ms)
+def test_a_composed_piece_counts_for_the_emotion_that_its_wish_has_most_of() -> None:
+    some = heard([random_piece(1, 20)], [Wish({"tense": 0.4, "sad": 0.6}, 5, 0, {})])
     assert (some.emotion.tolist(), some.quadrant.tolist()) == ([EMOTIONS.index("sad")], [3])
 
 
@@ -163,122 +89,9 @@ def test_likelihood_is_the_models_loss_on_the_test_clips_by_family_and_emotion()
     assert labelled_nats > found["without_emotion"]["all"] * (notes - unlabelled) * 0.8
 
 
-# ---- obedience
-
-
-def test_obedience_counts_what_the_judge_hears() -> None:
-    pieces = of(
-        [random_piece(seed, 5) for seed in range(4)], [EMOTIONS.index(n) for n in ("happy", "angry", "sad", "calm")]
-    )
-    found = obedience(ear(1, 2, 2, 1), pieces)
-    assert (found["quadrant"]["share"], found["arousal"]["share"], found["valence"]["share"]) == (0.5, 0.5, 1.0)
-    assert found["confusion"] == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0]]
-    assert found["by_quadrant"] == [1, 1, 0, 0]
-
-
-def test_an_interval_is_wider_where_pieces_are_of_few_songs() -> None:
-    hits = np.repeat(np.random.default_rng(0).random(20) < 0.7, 10)
-    each, few = accuracy(hits, np.arange(200)), accuracy(hits, np.repeat(np.arange(20), 10))
-    for one in (each, few):
-        assert one["low"] <= one["share"] == hits.mean() <= one["high"]
-    assert few["high"] - few["low"] > 2 * (each["high"] - each["low"])
-    exact = accuracy(np.ones(5, dtype=bool), np.arange(5))
-    assert (exact["low"], exact["high"], exact["count"]) == (1, 1, 5)
-
-
-def test_the_interval_of_independent_pieces_is_the_binomial_one() -> None:
-    hits = np.arange(400) % 4 < 3
-    found = accuracy(hits, np.arange(400))
-    deviation = np.sqrt(0.75 * 0.25 / 400)
-    assert found["low"] == pytest.approx(0.75 - 1.96 * deviation, abs=0.01)
-    assert found["high"] == pytest.approx(0.75 + 1.96 * deviation, abs=0.01)
-
-
-# ---- steering and length
-
-
-def test_what_is_obtained_as_wanted_correlates_fully_and_what_is_not_does_not() -> None:
-    pieces = of([random_piece(seed, 5 + seed) for seed in range(40)])
-    measured = np.concatenate([plan.measure(notes[None], [len(notes)]) for notes in pieces.tokens]).astype(float)
-    found = steering(pieces, 3 * measured - 1)
-    assert found.keys() == {*ENTRIES[: HARMONY.start], "harmony"}
-    for one in found.values():
-        assert one["correlation"] == pytest.approx(1, abs=1e-6)
-        assert one["error"] == pytest.approx(0, abs=1e-2 * measured.std())
-    shuffled = steering(pieces, np.random.default_rng(0).permutation(measured))
-    for index, one in enumerate(shuffled.values()):
-        assert abs(one["correlation"]) < 0.5
-        columns = HARMONY if index == HARMONY.start else index
-        assert one["error"] == pytest.approx(measured[:, columns].std(), rel=0.15)
-
-
-def test_errors_of_length_are_those_of_the_files() -> None:
-    right, late = Piece.of([0, 500], [60, 62], [64, 64], [500, 9500]), Piece.of([0], [60], [64], [10_250])
-    found = length_error([right, right, late], 10.0)
-    assert found["median"] < 0.002
-    assert found["worst"] == pytest.approx(0.25, abs=0.002)
-
-
-# ---- music
-
-
-def test_samples_of_one_distribution_overlap_and_distant_ones_do_not() -> None:
-    rng = np.random.default_rng(0)
-    assert overlap(rng.normal(0, 1, 2000), rng.normal(0, 1, 2000)) > 0.95
-    assert overlap(rng.normal(0, 1, 500), rng.normal(50, 1, 500)) < 0.01
-    assert overlap(np.ones(5), np.ones(3)) == 1
-    # of two normal distributions whose means are 2 SD apart: 2 * Phi(-1)
-    assert overlap(rng.normal(0, 1, 5000), rng.normal(2, 1, 5000)) == pytest.approx(0.317, abs=0.04)
-
-
-def test_music_is_compared_quadrant_by_quadrant() -> None:
-    emotion = np.arange(12) % 6
-    pieces = [random_piece(seed, 12) for seed in range(12)]
-    slower = [piece.stretch(2.0) for piece in pieces]
-    found = music(of(slower, emotion), of(pieces, emotion), of(pieces, emotion))
-    assert found.keys() == {"Q1", "Q2", "Q3", "Q4"}
-    for quadrant in found.values():
-        assert quadrant.keys() == set(MEASURES)
-        assert quadrant["notes_per_s"]["generated"] == pytest.approx(quadrant["notes_per_s"]["real"] / 2, rel=0.05)
-        assert quadrant["pitch_range"]["overlap"] == pytest.approx(1, abs=0.05)
-        assert quadrant["pitch_range"]["overlap_of_real"] == 1
-        assert quadrant["velocity"]["generated"] == pytest.approx(quadrant["velocity"]["real"])
-
-
-def test_broken_pieces_are_counted() -> None:
-    whole = Piece.of(np.arange(40) * 250, 60 + np.arange(40) % 12, [64] * 40, [250] * 40)
-    silent = Piece.of([*range(0, 5000, 250), 8500, 9000], [*range(50, 70), 72, 74], [64] * 22, [250] * 22)
-    sparse = Piece.of([0, 3000, 6000], [60, 64, 67], [64] * 3, [3000, 3000, 4000])
-    stuck = Piece.of(np.arange(40) * 250, np.where(np.arange(40) % 3, 60, 64), [64] * 40, [250] * 40)
-    found = breakage(of([whole, silent, sparse, stuck, whole]), 10.0)
-    assert found == {"pieces": 5, "silence_above_3_s": 1, "under_20_notes_in_30_s": 1, "stuck_on_one_pitch": 1}
-
-
-def test_what_is_copied_is_found_with_its_clip() -> None:
-    corpus = clips()
-    copied = [decode(corpus.notes(4)).transpose(1) if corpus.notes(4)[:, 1].max() < 87 else decode(corpus.notes(4))]
-    fresh = [random_piece(999, 12)]
-    found = memory(corpus, of(copied), of(fresh))
-    assert (found["generated"], found["real"]) == (1.0, 0.0)
-    assert found["longest_run"] == len(corpus.notes(4))
-    assert found["longest_run_from"] == corpus.clip_names[4]
-    assert memory(corpus, of(fresh), of(fresh))["longest_run_from"] == ""
-
-
-def test_coherence_is_a_place_among_real_clips() -> None:
-    real, ours = [random_piece(seed, 5) for seed in range(9)], [random_piece(seed, 40) for seed in range(5)]
-    assert coherence(ear(), of(real), of(real))["median"] == pytest.approx(50, abs=8)
-    assert coherence(ear(), of(ours), of(real))["median"] == 100
-    assert coherence(ear(), of(real), of(ours))["upper_quartile"] == 0
-
-
-def test_pieces_that_are_all_alike_have_no_variety_and_real_ones_have_their_own() -> None:
-    emotion = np.arange(18) % 6
-    real = of([random_piece(seed, 15) for seed in range(18)], emotion)
-    assert variety(real, real) == pytest.approx(dict.fromkeys(EMOTIONS, 1.0))
-    same = variety(of([random_piece(0, 15)] * 18, emotion), real)
-    assert max(same.values()) < 1e-3
-    assert variety(of([random_piece(0, 15)] * 2, [0, 1]), real) == {}
+def test_likelihood_drops_nothing_out_however_the_network_comes() -> None:
+    network = tiny.composer(tiny.SETTINGS.model_copy(update={"dropout": 0.5})).train()
+    assert likelihood(network, PLANS, clips(), ignore) == likelihood(tiny.composer(), PLANS, clips(), ignore)
 
 
 # ---- the whole page
@@ -286,8 +99,9 @@ def test_pieces_that_are_all_alike_have_no_variety_and_real_ones_have_their_own(
 
 def test_the_page_holds_every_section_and_is_plain_json(tmp_path: Path) -> None:
     told: list[str] = []
+    voice, corpus, judge = tiny.voice(tmp_path), clips(), ear(*[1, 2, 3, 4] * 20)
     report = evaluate(
-        tiny.voice(tmp_path), clips(), ear(*[1, 2, 3, 4] * 20), SampleSettings(),
+        voice, corpus, judge, SampleSettings(),
         count=2, seconds=10.0, seed=1, tell=lambda what, share: told.append(what),
     )  # fmt: skip
     assert json.loads(json.dumps(report)) == report
@@ -298,5 +112,12 @@ def test_the_page_holds_every_section_and_is_plain_json(tmp_path: Path) -> None:
     assert max(one["worst"] for one in report["length"].values()) < 0.01
     assert report["breakage"]["pieces"] == 12
     assert {"composing", "other lengths", "listening"} == set(told)
-    for section in ("likelihood", "steering", "music", "memory", "coherence", "variety"):
-        assert report[section]
+    wishes, wanted = planned_wishes(voice.plans, 2, 10.0, 1)
+    pieces = heard(composed(voice, wishes, SampleSettings(), ignore), wishes)
+    test, train, whole = (sections.labelled(corpus, *which) for which in (("test", 10), ("train", 10), ("test", None)))
+    assert report["likelihood"] == likelihood(tiny.composer(), voice.plans, corpus, ignore)
+    assert report["steering"] == sections.steering(pieces, wanted)
+    assert report["music"] == sections.music(pieces, test, train)
+    assert report["memory"] == sections.memory(corpus, pieces, whole)
+    assert report["coherence"] == sections.coherence(judge, pieces, test)
+    assert report["variety"] == sections.variety(pieces, train)

@@ -36,9 +36,10 @@ NEVER = {
     "ear": {"model", "composing"},  # the judge does not know whom it judges
     "music": {"torch"},
     "sound": {"torch"},
+    "evaluation.sections": {"torch", "model", "composing"},  # whoever made the pieces
     "model": {"data", "sound", "ear", "training", "composing", "evaluation", "cli"},  # music, settings, system
 }
-"""What a room never reaches, by way of others neither."""
+"""What a room, or one module of it, never reaches, by way of others neither."""
 
 TORCH_AT_ONCE = {
     "emogen.data.batches",
@@ -150,7 +151,7 @@ def test_imports_run_downward_only(name: str) -> None:
 
 @pytest.mark.parametrize("room", NEVER)
 def test_a_room_never_reaches_what_it_must_not_know(room: str) -> None:
-    begins = {name for name in TREES if room_of(name) == room}
+    begins = {name for name in TREES if room_of(name) == room or name == f"emogen.{room}"}
     reached, waiting = set(begins), list(begins)
     while waiting:
         name = waiting.pop()

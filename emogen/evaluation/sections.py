@@ -1,0 +1,248 @@
+"""What can be said of pieces whoever made them: each section takes pieces and real music, and gives plain numbers.
+
+Pieces are ``Heard`` with an emotion each; whether a model composed them, another system or a person makes no difference
+here, and nothing here knows a model. Real music is a prepared corpus's: its test songs, which no training has seen. The
+numbers are ready for JSON.
+
+Overlap of two distributions: the area under both of their kernel density estimates, after L.-C. Yang and A. Lerch, "On
+the evaluation of generative models in music", Neural Computing and Applications 32 (2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emogen.data.corpus import Corpus
+from emogen.data.shared_runs import Memory
+from emogen.ear.coherence import percentile
+from emogen.ear.features import hear
+from emogen.ear.fitted import Ear
+from emogen.ear.judge import hits
+from emogen.emotion import EMOTIONS, QUADRANT_OF
+from emogen.music import plan
+from emogen.music.measures import measure
+from emogen.music.midi import midi_bytes, read_piece
+from emogen.music.notes import Floats, Piece
+from emogen.music.plan import ENTRIES, HARMONY
+from emogen.music.tokens import Tokens, decode, encode
+
+MEASURES = (
+    "notes_per_s", "velocity", "pitch", "pitch_range", "pitch_classes", "polyphony", "ioi_variation",
+    "scale_consistency", "pitch_class_entropy", "longest_silence_s", "repetition",
+)  # fmt: skip
+"""The measures of ``measures.Measures`` that are set beside real music."""
+QUADRANT = np.array([QUADRANT_OF[name] for name in EMOTIONS])
+"""(E,), 1..4"""
+DRAWS = 2000
+"""Samples of the bootstrap."""
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Pieces with what is known of them: all that the judges below need."""
+
+    pieces: list[Piece]
+    tokens: list[Tokens]
+    emotion: npt.NDArray[np.int64]
+    """(N,): index into ``EMOTIONS``, asked for or labelled."""
+    song: npt.NDArray[np.int64]
+    """(N,): pieces of one song are no independent evidence."""
+
+    @property
+    def quadrant(self) -> npt.NDArray[np.int64]:
+        """(N,), 1..4."""
+        return QUADRANT[self.emotion]
+
+    @classmethod
+    def of(cls, pieces: Sequence[Piece], emotion: npt.ArrayLike) -> Heard:
+        """Pieces with an emotion each, as their tokens tell them, so that all systems are on one grid.
+
+        Each is a song of its own.
+        """
+        tokens = [encode(piece) for piece in pieces]
+        own = np.broadcast_to(np.asarray(emotion, dtype=np.int64), len(tokens))
+        return cls([decode(notes) for notes in tokens], tokens, own, np.arange(len(tokens)))
+
+
+def page(pieces: Heard, corpus: Corpus, ear: Ear, seconds: float) -> Report:
+    """All sections that need nothing but pieces of ``seconds`` each, beside as much of each of the corpus's clips."""
+    real, training = labelled(corpus, "test", seconds), labelled(corpus, "train", seconds)
+    return {
+        "obedience": {"generated": obedience(ear, pieces), "real": obedience(ear, real), "judge": ear.scores._asdict()},
+        "music": music(pieces, real, training),
+        "breakage": breakage(pieces, seconds),
+        "memory": memory(corpus, pieces, labelled(corpus, "test", None)),
+        "coherence": coherence(ear, pieces, real),
+        "variety": variety(pieces, training),
+    }
+
+
+def labelled(corpus: Corpus, split: str, seconds: float | None) -> Heard:
+    """The labelled clips of a split, the first ``seconds`` of each."""
+    clips = [clip for clip in corpus.clips(split).tolist() if corpus.emotion[clip] >= 0]
+    pieces = [decode(corpus.notes(clip)) for clip in clips]
+    if seconds is not None:
+        pieces = [piece.crop(0, round(seconds * 1000)) for piece in pieces]
+    song = corpus.song[clips].astype(np.int64)
+    return Heard(pieces, [encode(piece) for piece in pieces], corpus.emotion[clips].astype(np.int64), song)
+
+
+def obedience(ear: Ear, music: Heard) -> Report:
+    """What the judge says of pieces: accuracies with 95 % intervals, and the confusion (wanted, heard) of quadrants."""
+    chance = ear.judge.probabilities(music.pieces)  # (N, 4)
+    found, wanted = chance.argmax(1) + 1, music.quadrant
+    right = hits(chance, wanted)
+    confusion = np.zeros((4, 4), dtype=int)
+    np.add.at(confusion, (wanted - 1, found - 1), 1)
+    return {
+        **{name: accuracy(each, music.song) for name, each in right.items()},
+        "by_quadrant": [float(right["quadrant"][wanted == q].mean()) for q in range(1, 5) if (wanted == q).any()],
+        "confusion": confusion.tolist(),
+    }
+
+
+def accuracy(hits: npt.NDArray[np.bool_], song: npt.NDArray[np.int64]) -> Report:
+    """Share of hits (N,), with its 95 % interval from a bootstrap over whole songs (N,)."""
+    place = np.unique(song, return_inverse=True)[1]
+    sums, sizes = np.bincount(place, hits), np.bincount(place)
+    drawn = np.random.default_rng(0).integers(0, len(sums), (DRAWS, len(sums)))
+    low, high = np.quantile(sums[drawn].sum(1) / sizes[drawn].sum(1), (0.025, 0.975))
+    return {"share": float(hits.mean()), "low": float(low), "high": float(high), "count": len(hits)}
+
+
+def steering(pieces: Heard, wanted: Floats) -> Report:
+    """Plan entries wanted (N, P; standardised by whatever scale) and obtained: their correlation, the harmony's as one.
+
+    The error is what remains of the wanted spread: the SD of what a line through the pairs leaves unexplained.
+    """
+    lengths = np.array([len(notes) for notes in pieces.tokens])
+    padded = np.zeros((len(lengths), lengths.max(), 4), dtype=np.uint8)
+    for row, notes in enumerate(pieces.tokens):
+        padded[row, : len(notes)] = notes
+    obtained = plan.measure(padded, np.maximum(lengths, 1)).astype(float)
+    report = {}
+    own = {name: slice(index, index + 1) for index, name in enumerate(ENTRIES[: HARMONY.start])}
+    for name, columns in {**own, "harmony": HARMONY}.items():
+        correlation = float(np.corrcoef(wanted[:, columns].ravel(), obtained[:, columns].ravel())[0, 1])
+        error = float(obtained[:, columns].std() * np.sqrt(1 - correlation**2))
+        report[name] = {"correlation": correlation, "error": error}
+    return report
+
+
+def length_error(pieces: list[Piece], seconds: float) -> Report:
+    """Errors in seconds of the lengths of pieces, each written as MIDI and read again."""
+    error = np.array([abs(read_piece(midi_bytes(piece)).end_ms / 1000 - seconds) for piece in pieces])
+    return {"median": float(np.median(error)), "worst": float(error.max())}
+
+
+def music(pieces: Heard, real: Heard, training: Heard) -> Report:
+    """By quadrant and measure: means, generated and real, and how far the distributions overlap.
+
+    Real are all clips, of test and training songs: the test songs alone are too few for a distribution. How far those
+    two overlap tells what an overlap is worth. A quadrant that lacks one of the three is left out.
+    """
+    values = {
+        name: np.array([[getattr(found, one) for one in MEASURES] for found in map(measure, some.pieces)], dtype=float)
+        for name, some in (("generated", pieces), ("test", real), ("train", training))
+    }
+    report: Report = {}
+    for quadrant in range(1, 5):
+        generated, test, train = (
+            values[name][some.quadrant == quadrant]
+            for name, some in (("generated", pieces), ("test", real), ("train", training))
+        )
+        if not (len(generated) and len(test) and len(train)):
+            continue
+        report[f"Q{quadrant}"] = {
+            name: {
+                "generated": float(generated[:, i].mean()),
+                "real": float(np.concatenate([test, train])[:, i].mean()),
+                "overlap": overlap(generated[:, i], np.concatenate([test, train])[:, i]),
+                "overlap_of_real": overlap(test[:, i], train[:, i]),
+            }
+            for i, name in enumerate(MEASURES)
+        }
+    return report
+
+
+def overlap(one: Floats, other: Floats) -> float:
+    """Area under both densities of two samples, 0..1; Gaussian kernels of Scott's width (Scott, 1992)."""
+    both = np.concatenate([one, other])
+    if both.std() == 0:
+        return 1.0
+    reach = both.std()
+    at = np.linspace(both.min() - reach, both.max() + reach, 512)
+
+    def density(sample: Floats) -> Floats:
+        width = max(sample.std() * len(sample) ** -0.2, 0.02 * reach)
+        bells = np.exp(-0.5 * ((at[:, None] - sample) / width) ** 2).sum(1)
+        share: Floats = bells / bells.sum()
+        return share
+
+    return float(np.minimum(density(one), density(other)).sum())
+
+
+def breakage(pieces: Heard, seconds: float) -> Report:
+    """How many pieces are broken: a silence above 3 s, under 20 notes in 30 s, or more than half of one pitch."""
+    found = [measure(piece) for piece in pieces.pieces]
+    return {
+        "pieces": len(found),
+        "silence_above_3_s": sum(one.longest_silence_s > 3 for one in found),
+        "under_20_notes_in_30_s": sum(one.notes < 20 * seconds / 30 for one in found),
+        "stuck_on_one_pitch": sum(
+            bool(np.bincount(piece.pitch).max() > len(piece) / 2) for piece in pieces.pieces if len(piece)
+        ),
+    }
+
+
+def memory(corpus: Corpus, pieces: Heard, real: Heard) -> Report:
+    """Share of 12-note runs that the training songs hold too, in generated pieces and in real test clips."""
+    training = Memory.training(corpus)
+    longest, clip = max((training.longest(notes) for notes in pieces.tokens), key=lambda found: found[0])
+    longest_real, _ = max((training.longest(notes) for notes in real.tokens), key=lambda found: found[0])
+    return {
+        "generated": float(np.mean([training.share(notes) for notes in pieces.tokens])),
+        "real": float(np.mean([training.share(notes) for notes in real.tokens])),
+        "longest_run": longest,
+        "longest_run_from": corpus.clip_names[clip] if clip >= 0 else "",
+        "longest_run_of_real": longest_real,
+    }
+
+
+def coherence(ear: Ear, pieces: Heard, real: Heard) -> Report:
+    """Where generated pieces stand among real test clips (median 50), and how well the score tells real ones."""
+    place = percentile(ear.coherence.score(pieces.pieces), ear.coherence.score(real.pieces))
+    low, median, high = np.quantile(place, (0.25, 0.5, 0.75)).tolist()
+    return {"median": median, "lower_quartile": low, "upper_quartile": high, "auc": ear.coherence.aucs}
+
+
+def variety(pieces: Heard, training: Heard) -> Report:
+    """Mean distance between pieces of one emotion, in the judge's features: generated over real (1: as various)."""
+    heard_of = [[hear(piece) for piece in some.pieces] for some in (training, pieces)]
+    of_real, of_generated = (np.array([rows.mean(0) for rows in some if len(rows)]) for some in heard_of)
+    label_real, label_generated = (
+        some.emotion[[len(rows) > 0 for rows in rows_of]]
+        for some, rows_of in zip((training, pieces), heard_of, strict=True)
+    )
+    mean, sd = of_real.mean(0), of_real.std(0)
+    scale = np.where(sd > 1e-9, 1 / np.maximum(sd, 1e-9), 0)
+
+    def distance(points: Floats) -> float:
+        points = (points - mean) * scale
+        squared = (points**2).sum(1)
+        between = np.sqrt(np.maximum(squared[:, None] + squared - 2 * points @ points.T, 0))
+        return float(between[np.triu_indices(len(points), 1)].mean())
+
+    ratios = {}
+    for index, name in enumerate(EMOTIONS):
+        ours, theirs = of_generated[label_generated == index], of_real[label_real == index]
+        if len(ours) > 1 and len(theirs) > 1:
+            ratios[name] = distance(ours) / distance(theirs)
+    return ratios
