@@ -155,7 +155,7 @@ def test_ten_hours_have_a_picture_and_no_sound(run: Run) -> None:
     Path("long.mid").write_bytes(midi_bytes(Piece.of([0, 35_999_000], [60, 64], [64, 64], [500, 1000])))
     code, _, err = run("render", "long.mid", "--wav", "--png")
     assert code == 1
-    assert "error: long.wav was not written: 36,000 s are too long for sound" in err
+    assert "error: long.wav was not written: a piece of 36,000 s is too long for sound" in err
     assert here() == ["long.mid", "long.png"]
 
 

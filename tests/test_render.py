@@ -141,7 +141,7 @@ def test_sound_is_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"piece\.flac is no sound file"):
+    with pytest.raises(UsageError, match=r"piece\.flac is not a sound file"):
         write_sound(tmp_path / "piece.flac", Sound(np.zeros((10, 1), dtype=np.float32)))
     assert not list(tmp_path.iterdir())
 
@@ -166,7 +166,7 @@ def test_a_piece_without_notes_makes_no_sound() -> None:
 
 
 def test_a_piece_of_ten_hours_is_refused_with_the_limit() -> None:
-    with pytest.raises(EmogenError, match="36,000 s are too long for sound: it is made of at most 1,200 s"):
+    with pytest.raises(EmogenError, match="a piece of 36,000 s is too long for sound, which takes at most 1,200 s"):
         audio(Piece.of([0], [60], [64], [36_000_000]))
     assert LONGEST_S >= 2 * 600
 

@@ -1,1 +1,1 @@
-"""What judges music for emotion and coherence. It knows neither the model nor who composed."""
+"""Judges of emotion and coherence. They know neither the model nor where a piece comes from."""

@@ -1,4 +1,4 @@
-"""A small classifier: multinomial logistic regression with an L2 penalty, on features it standardises itself."""
+"""A small classifier: multinomial logistic regression with an L2 penalty, on features that it standardises."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy.typing as npt
 from emogen.music.notes import Floats
 
 FARTHEST = 4.0
-"""Standard deviations beyond which a feature counts as just so far: what was never seen proves no more than that."""
+"""Standardised features are clipped to this many standard deviations: an outlier proves no more than that."""
 
 STEPS = 2000
 CLOSE_ENOUGH = 1e-7
-"""Largest entry of the loss's slope at which the search for the weights ends."""
+"""The search for the weights ends when no entry of the gradient is larger."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,13 +24,13 @@ class Classifier:
     """Tells K classes apart by F features; make one with ``fit``, or with ``of`` from what ``arrays`` gave."""
 
     mean: Floats
-    """(F,): of each feature over the points fitted on."""
+    """(F,): mean of each feature over the training points."""
     scale: Floats
-    """(F,): one over each feature's standard deviation; 1 for a feature that never changed."""
+    """(F,): 1 / standard deviation of each feature; 1 for a constant feature."""
     weights: Floats
-    """(F, K): log odds a standard deviation; each row sums to 0."""
+    """(F, K): log odds per standard deviation; each row sums to 0."""
     intercept: Floats
-    """(K,): log odds of a point that is average in everything; sums to 0."""
+    """(K,): log odds of a point whose features all have their means; sums to 0."""
 
     @classmethod
     def fit(
@@ -41,13 +41,13 @@ class Classifier:
         l2: float,
         weight: npt.NDArray[Any] | None = None,
     ) -> Classifier:
-        """The classifier of least loss on points ``x`` (N, F) of the classes ``y`` (N,) in 0..K-1.
+        """The classifier with the lowest loss on points ``x`` (N, F) of the classes ``y`` (N,) in 0..K-1.
 
         The loss is the mean cross entropy in nats, each point counting by its ``weight`` (N,), plus ``l2`` / 2 times
-        the squared size of the weights (the intercept is free); ``l2`` is above 0.
+        the squared norm of the weights (the intercept is not penalised); ``l2`` is above 0.
 
         Raises:
-            ValueError: no points, shapes that do not fit, numbers that are not finite, a class or weight below 0, a
+            ValueError: no points, shapes that do not fit, numbers that are not finite, a negative class or weight, a
                 class without points, weights that are all 0, or ``l2`` not above 0.
         """
         x, y = np.asarray(x, dtype=np.float64), np.asarray(y)
@@ -69,7 +69,7 @@ class Classifier:
         return cls(mean, scale, weights[:-1], weights[-1])
 
     def log_odds(self, x: npt.NDArray[Any]) -> Floats:
-        """Scores (N, K) of points (N, F): the logarithms of their probabilities, up to a constant a row."""
+        """Scores (N, K) of points (N, F): the logarithms of their probabilities, up to a constant per row."""
         standardised = _standardise(np.asarray(x, dtype=np.float64), self.mean, self.scale)
         return standardised @ self.weights + self.intercept
 
@@ -78,12 +78,12 @@ class Classifier:
         return softmax(self.log_odds(x))
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """All there is to it, for a file."""
+        """Its arrays by name, to be written to a file."""
         return asdict(self)
 
     @classmethod
     def of(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Classifier:
-        """The classifier that ``arrays`` came from (of any precision; other entries are ignored).
+        """The classifier that ``arrays`` came from (in any precision; other entries are ignored).
 
         Raises:
             KeyError: an array is missing.
@@ -104,11 +104,11 @@ def _standardise(x: Floats, mean: Floats, scale: Floats) -> Floats:
 
 
 def _least_loss(x: Floats, truth: Floats, share: Floats, l2: float) -> Floats:
-    """Weights (F + 1, K) of least loss for points (N, F), the intercept last; ``truth`` is (N, K), ``share`` sums to 1.
+    """Weights (F + 1, K) with the lowest loss for points (N, F), the intercept last; ``truth`` (N, K), ``share`` (N,).
 
-    Newton's method with one curvature for all steps, a bound of the true one (Böhning, "Multinomial logistic
-    regression algorithm", Annals of the Institute of Statistical Mathematics 44, 1992). Nesterov's momentum, begun
-    anew whenever it points uphill (O'Donoghue and Candès, "Adaptive restart for accelerated gradient schemes",
+    Newton's method with one upper bound of the curvature for all steps (Böhning, "Multinomial logistic
+    regression algorithm", Annals of the Institute of Statistical Mathematics 44, 1992). Nesterov's momentum,
+    restarted whenever it points uphill (O'Donoghue and Candès, "Adaptive restart for accelerated gradient schemes",
     Foundations of Computational Mathematics 15, 2015), saves most of the steps.
     """
     x = np.hstack([x, np.ones((len(x), 1))])

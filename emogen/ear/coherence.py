@@ -1,10 +1,10 @@
 """Does it hold together as music? A score that tells real pieces from disturbed copies of them.
 
-Each of four disturbances (``KINDS``) breaks one thing and leaves the rest: the order of pitches, the key, the harmony,
-the hands' being together. A classifier learns to tell real pieces from such copies by which intervals sound, how lines
-move, which pitches meet within some notes, what returns, and how onsets follow each other. A copy is as dense, as loud
-and as high as its original, so these do not help; and they are not looked at: loudness is left out, pitches count
-against each other, and intervals as shares of their number.
+Each of four disturbances (``KINDS``) breaks one thing and leaves the rest intact: the order of pitches, the key, the
+harmony, the synchrony of the hands. A classifier learns to tell real pieces from such copies by their intervals, the
+movement of their lines, the pitches that occur close together, what returns, and the timing of onsets. A copy is as
+dense, as loud and as high as its original, so these cannot help, and the features leave them out: loudness is ignored,
+pitches are relative to each other, and intervals are shares of their number.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from emogen.music.tokens import CHORD_MS, GRID_MS, decode, encode
 
 KINDS = ("shuffled", "detuned", "moved", "slipped")
 DETUNED, MOVED = 0.12, 1 / 3
-"""Shares of the notes."""
+"""Probability that a note is altered."""
 SLIP_MS = (60, 300)
-"""A slipped hand is late by something between: more than the notes of a chord are apart, less than most beats last."""
+"""Range of the delay of a slipped hand: longer than a chord is spread, shorter than most beats."""
 MAJOR_SCALE, MINOR_SCALE = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10)
 
 WINDOW_MS = 15_000
-"""Pieces are heard in windows of this length, so that short and long ones compare."""
+"""Length of the windows in which pieces are heard, so that short and long ones are comparable."""
 MEMORY_NOTES = 64
-"""Each note is heard against so many before it."""
+"""Each note is compared with this many notes before it."""
 RUNS_NOTES = (8, 32)
-"""Lengths of the runs of notes whose pitch classes are heard together."""
+"""Lengths of the runs of notes whose pitch classes are counted together."""
 FRAME_MS, RETURN_MS = 50, (300, 8000)
-"""How exactly, and after what time, a pattern may return."""
+"""Resolution of the search for returning patterns, and the range of lags."""
 HANDS_MS = 400
-"""The hands are heard against each other up to this lateness."""
+"""Largest delay between the hands that is considered."""
 
 L2 = 0.01
-"""Chosen by cross-validation over EMOPIA's training songs; a third or three times of it does as well."""
+"""Chosen by cross-validation over EMOPIA's training songs; a third of it and three times as much do as well."""
 FOLDS = 5
 
 
@@ -48,9 +48,9 @@ def disturb(piece: Piece, kind: str, rng: np.random.Generator) -> Piece:
     """A copy of a piece, with as many notes, that is disturbed in one of ``KINDS``:
 
     - shuffled: the pitches of each second are in random order;
-    - detuned: each note with a chance of 12 % is a semitone higher or lower;
-    - moved: each note with a chance of a third is one or two degrees higher or lower in the scale (natural minor) of
-      the best fitting key; notes outside the scale count as the degree above;
+    - detuned: each note is moved up or down by a semitone with a probability of 12 %;
+    - moved: each note is moved by one or two degrees with a probability of a third, in the scale (natural minor) of the
+      best fitting key; notes outside the scale count as the degree above;
     - slipped: one hand (the notes below the median pitch, or the others) is late by 60 to 300 ms throughout.
 
     A note that would be struck together with another of its new pitch keeps its old pitch; one still sounding when its
@@ -80,14 +80,14 @@ def disturb(piece: Piece, kind: str, rng: np.random.Generator) -> Piece:
 
 
 def _on_piano(pitch: Ints, other: Ints) -> Ints:
-    """Each pitch that a piano has, and the other one for those it has not."""
+    """``pitch`` where it is on the piano, ``other`` elsewhere."""
     return np.where((pitch >= LOWEST_KEY) & (pitch <= HIGHEST_KEY), pitch, other)
 
 
 def _apart(piece: Piece, pitch: Ints) -> Ints:
-    """New pitches (N,), of which those that meet another in their chord are the piece's own again."""
+    """``pitch`` (N,), but with the original pitch where two notes of a chord would coincide."""
     chord = (np.diff(piece.onset_ms, prepend=0) > CHORD_MS).cumsum()
-    while True:  # each round gives back at least one; the piece's own are apart
+    while True:  # each round restores at least one; the original pitches are distinct
         _, which, count = np.unique(chord * 128 + pitch, return_inverse=True, return_counts=True)
         meets = (count[which] > 1) & (pitch != piece.pitch)
         if not meets.any():
@@ -96,13 +96,13 @@ def _apart(piece: Piece, pitch: Ints) -> Ints:
 
 
 def features(pieces: Sequence[Piece]) -> Floats:
-    """What is heard in pieces (N, F), each with at least one note: means over their windows."""
+    """Features (N, F) of pieces with at least one note each: means over their windows."""
     return np.array([np.mean([_listen(window) for window in _windows(piece)], axis=0) for piece in pieces])
 
 
 def _windows(piece: Piece) -> list[Piece]:
     """Windows that cover a piece from its first onset to its last, each with at least one note."""
-    piece = decode(encode(piece))  # played, transcribed or generated: all on one grid, and without long silences
+    piece = decode(encode(piece))  # all pieces on one grid, without long silences
     first, last = int(piece.onset_ms[0]), int(piece.onset_ms[-1]) + 1
     number = -(-(last - first) // WINDOW_MS)
     starts_ms = np.linspace(first, last - WINDOW_MS, number).astype(int)  # a single one is ``first``
@@ -115,7 +115,7 @@ def _listen(piece: Piece) -> Floats:
     first = np.flatnonzero(np.diff(onset, prepend=-1))
     size = np.diff(first, append=len(piece))  # of each chord
     bottom, top = pitch[first], pitch[first + size - 1]
-    before = np.arange(len(piece)) - np.arange(1, MEMORY_NOTES + 1)[:, None]  # (MEMORY_NOTES, N): whom each note meets
+    before = np.arange(len(piece)) - np.arange(1, MEMORY_NOTES + 1)[:, None]  # (MEMORY_NOTES, N)
     known, before = before >= 0, np.maximum(before, 0)
     interval, gap_ms = pitch - pitch[before], onset - onset[before]
     held = known & (gap_ms > 0) & ((onset + piece.duration_ms)[before] > onset + 2 * GRID_MS)
@@ -150,7 +150,7 @@ def _intervals(semitones: Ints) -> Floats:
 
 
 def _harmony(pitch: Ints, notes: int) -> Floats:
-    """Number of pitch classes and fit of the best key (2,), means over all runs of so many notes."""
+    """Number of pitch classes and fit of the best key (2,), means over all runs of ``notes`` notes."""
     notes = min(notes, len(pitch))
     total = np.concatenate([np.zeros((1, 12)), np.eye(12)[pitch % 12].cumsum(0)])
     count = total[notes:] - total[:-notes]
@@ -158,20 +158,20 @@ def _harmony(pitch: Ints, notes: int) -> Floats:
 
 
 def _returns(onset: Ints, pitch: Ints) -> Floats:
-    """How much better patterns return after the best time than after any (2,): of all notes, of those in rhythm.
+    """How much better patterns return at the best lag than on average (2,): among all notes, among those in rhythm.
 
     From the autocorrelation of the piano roll, by the Wiener-Khinchin theorem.
     """
     frame = (onset - onset[0]) // FRAME_MS
     lag = np.arange(*RETURN_MS, FRAME_MS) // FRAME_MS
     keys, row = np.unique(pitch, return_inverse=True)
-    roll = np.zeros((len(keys), int(frame[-1] + lag[-1]) + 3))  # so long that its end does not meet its beginning
+    roll = np.zeros((len(keys), int(frame[-1] + lag[-1]) + 3))  # long enough not to wrap around
     roll[row, frame] = 1
     spectrum = np.fft.rfft(roll)
     powers = (np.abs(spectrum) ** 2).sum(0), np.abs(spectrum.sum(0)) ** 2
     same_key, any_key = (np.convolve(np.fft.irfft(power, roll.shape[1]), np.ones(3), "same")[lag] for power in powers)
-    could = np.searchsorted(frame, frame[-1] - lag, side="right")  # notes that have music so much later
-    shares = same_key / (could + 5), same_key / (any_key + 5)  # 5: a few notes that agree prove little
+    could = np.searchsorted(frame, frame[-1] - lag, side="right")  # notes that are followed by music at that lag
+    shares = same_key / (could + 5), same_key / (any_key + 5)  # + 5: agreement of a few notes proves little
     return np.array([share.max() - share.mean() for share in shares])
 
 
@@ -185,9 +185,9 @@ def _rhythm(gap_ms: Ints) -> Floats:
 
 
 def _hands(late_ms: Ints) -> Floats:
-    """How often the hands are apart by one same time against not at all (3,), in logs: early, late, either.
+    """Log ratio (3,) of hands that are apart by a constant time to hands that are together: early, late, either.
 
-    ``late_ms`` tells of each pair of an upper and a lower note how late the upper is. Hands that slipped agree on one.
+    ``late_ms`` is the delay of the upper note in each pair of an upper and a lower note; slipped hands share one delay.
     """
     steps = HANDS_MS // GRID_MS
     count = np.bincount(late_ms[np.abs(late_ms) <= HANDS_MS] // GRID_MS + steps, minlength=2 * steps + 1)
@@ -197,13 +197,13 @@ def _hands(late_ms: Ints) -> Floats:
 
 
 def auc(real: Floats, disturbed: Floats) -> float:
-    """Area under the ROC curve: how often a real piece's score (R,) is above a disturbed one's (D,), ties half."""
+    """Area under the ROC curve: how often a real score (R,) exceeds a disturbed one (D,); ties count half."""
     below, above = (np.searchsorted(np.sort(disturbed), real, side=side) for side in ("left", "right"))
     return float((below + above).mean() / 2 / len(disturbed))
 
 
 def percentile(scores: Floats, real_scores: Floats) -> Floats:
-    """Where scores (N,) stand among those of real pieces (R,): 0..100, the median of these at 50."""
+    """Percentiles (N,) of scores among those of real pieces (R,): 0..100; their median is 50."""
     below, above = (np.searchsorted(np.sort(real_scores), scores, side=side) for side in ("left", "right"))
     return 50 * (below + above) / len(real_scores)
 
@@ -213,14 +213,14 @@ class Coherence:
     """The fitted score; make one with ``fit``, or with ``of`` from what ``arrays`` gave."""
 
     classifier: Classifier
-    """Of the classes real and each of ``KINDS``."""
+    """Its classes are "real" and each of ``KINDS``."""
     aucs: dict[str, float]
-    """See ``auc``: of real pieces against those disturbed in each of ``KINDS``, and against all of them ("all").
-    By cross-validation: each song was scored by what was fitted on other songs."""
+    """See ``auc``: real pieces against those disturbed in each of ``KINDS``, and against all of them ("all").
+    By cross-validation: each song was scored by a classifier fitted on other songs."""
 
     @classmethod
     def fit(cls, pieces: Sequence[Piece], song: npt.NDArray[np.integer[Any]], seed: int) -> Coherence:
-        """The score that tells real pieces of some songs (N,) from a copy of each in every one of ``KINDS``.
+        """The score that tells real pieces, of the songs ``song`` (N,), from a copy of each in every one of ``KINDS``.
 
         Raises:
             ValueError: fewer than two songs, or a piece without notes.
@@ -241,7 +241,7 @@ class Coherence:
         return cls(_fit(heard), aucs)
 
     def score(self, pieces: Sequence[Piece]) -> Floats:
-        """How much more a piece (N,) sounds real than disturbed: log odds; -inf for one without notes."""
+        """Log odds (N,) that each piece is real rather than disturbed; -inf for a piece without notes."""
         scores = np.full(len(pieces), -np.inf)
         with_notes = [index for index, piece in enumerate(pieces) if len(piece)]
         if with_notes:
@@ -249,23 +249,23 @@ class Coherence:
         return scores
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """All there is to it, for a file."""
+        """Its arrays by name, to be written to a file."""
         return {**self.classifier.arrays(), "aucs": np.array([self.aucs[kind] for kind in ("all", *KINDS)])}
 
     @classmethod
     def of(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Coherence:
-        """The score that ``arrays`` came from (of any precision; other entries are ignored)."""
+        """The score that ``arrays`` came from (in any precision; other entries are ignored)."""
         return cls(Classifier.of(arrays), dict(zip(("all", *KINDS), arrays["aucs"].tolist(), strict=True)))
 
 
 def _fit(heard: Floats) -> Classifier:
-    """The classifier of features (1 + K, N, F) of real pieces and their copies, weighed so that half of all is real."""
+    """The classifier of features (1 + K, N, F) of real pieces and their copies; real ones have half of the weight."""
     classes, pieces, entries = heard.shape
     weight = np.repeat([len(KINDS), *[1] * len(KINDS)], pieces)
     return Classifier.fit(heard.reshape(-1, entries), np.repeat(np.arange(classes), pieces), l2=L2, weight=weight)
 
 
 def _score(classifier: Classifier, heard: Floats) -> Floats:
-    """Log odds (...) of real against all else, of features (..., F)."""
+    """Log odds (...) of "real" against all other classes, for features (..., F)."""
     odds = classifier.log_odds(heard)
     return odds[..., 0] - np.logaddexp.reduce(odds[..., 1:], axis=-1)

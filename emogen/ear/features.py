@@ -1,9 +1,9 @@
-"""A piece as rows of numbers that say how it sounds: what a listener's mood might hang on.
+"""Features for the judge of emotion: how a piece sounds, as rows of numbers.
 
-A piece is heard in windows of ``WINDOW_S`` that overlap by half and more, evenly spread from its first to its last
-onset: so short and long pieces compare, and silence around a piece changes nothing. All pieces pass through
-``tokens`` first, so that played and generated ones are heard with the same ears. Pitch classes are counted from the
-tonic or from the sounding bass, so a piece means the same in every key but for its register.
+A piece is cut into windows of ``WINDOW_S`` that overlap by at least half, evenly spread from its first to its last
+onset: so short and long pieces are comparable, and silence around a piece changes nothing. All pieces pass through
+``tokens`` first, so that played and generated ones are heard alike. Pitch classes are counted from the tonic or
+from the sounding bass, so a transposed piece differs in register only.
 
 What is measured follows the literature on emotion in music (Gabrielsson and Lindström, "The role of structure in the
 musical expression of emotions", 2010): loudness, articulation, tempo, rhythm, register, melody, mode, dissonance.
@@ -22,7 +22,7 @@ from emogen.music.tokens import decode, encode
 
 WINDOW_S = 12
 FEWEST_CHORDS = 4
-"""A window with fewer says nothing, and is passed over."""
+"""Windows with fewer chords are skipped."""
 
 LEVELS = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 CHORD_KINDS = ("047", "037", "036", "048", "057", "047b", "037a", "047a", "0369", "036a", "0247", "0237")
@@ -33,22 +33,22 @@ _KINDS /= np.linalg.norm(_KINDS, axis=1, keepdims=True)
 _CHORDS = np.concatenate([np.roll(_KINDS, root, axis=1) for root in range(12)])  # (12 roots x 12 kinds, 12)
 _RELATIVE_MINOR = 12 + (np.arange(12) + 9) % 12
 _STEPS = np.array([-7, -2, 0, 1, 3, 8])
-"""Semitones that part leaps, steps and repeated notes, down and up."""
+"""Limits in semitones between leaps, steps and repeated notes, down and up."""
 _RATIOS = np.log(2) * np.array([-1.3, -0.7, -0.3, -0.1, 0.1, 0.3, 0.7, 1.3])
-"""Logarithms that part equal gaps from those in the ratios of 2:3, 1:2 and 1:3."""
+"""Limits (logarithms) between equal gaps and gaps in the ratios 2:3, 1:2 and 1:3."""
 _ECHO_MS = 25
 _ECHOES = slice(6, 80)
-"""Where a pulse is looked for: from 150 ms to 2 s, in steps of _ECHO_MS."""
+"""Lags at which a pulse is sought: 150 ms to 2 s, in steps of _ECHO_MS."""
 
 
 def hear(piece: Piece) -> Floats:
-    """Features (W, F) of the W windows of a piece, named in ``NAMES`` (F,); W is 0 where too little happens."""
+    """Features (W, F) of the W windows of a piece, named in ``NAMES`` (F,); W is 0 if too little happens."""
     rows = [np.concatenate([np.ravel(part) for part in _measures(window).values()]) for window in _windows(piece)]
     return np.array(rows, dtype=np.float64).reshape(-1, len(NAMES))
 
 
 def _windows(piece: Piece) -> Iterator[Piece]:
-    """The windows of a piece that say something."""
+    """The windows of a piece with at least FEWEST_CHORDS chords."""
     if not len(piece):
         return
     heard = decode(encode(piece.crop(int(piece.onset_ms[0]), piece.end_ms)))
@@ -61,7 +61,7 @@ def _windows(piece: Piece) -> Iterator[Piece]:
 
 
 def _measures(window: Piece) -> dict[str, npt.ArrayLike]:
-    """What there is to hear in a window, by name: numbers and arrays of numbers."""
+    """The features of a window by name: numbers and arrays of numbers."""
     first = _chord_starts(window)
     last = np.append(first[1:], len(window)) - 1
     return (
@@ -85,7 +85,7 @@ def _spread(values: npt.ArrayLike) -> Floats:
 
 
 def _shares(index: Ints, bins: int, weight: Floats | Ints | None = None) -> Floats:
-    """Share (bins,) of each index in 0..bins-1; all 0 where there is nothing."""
+    """Share (bins,) of each index in 0..bins-1; all 0 if there is nothing."""
     count = np.bincount(index, weight, bins)
     return count / max(count.sum(), 1e-9)
 
@@ -124,13 +124,13 @@ def _rhythm(window: Piece, first: Ints) -> dict[str, npt.ArrayLike]:
     span_s = max(onset[-1] - onset[0], 1.0)
     size = np.diff(first, append=len(window))
     struck = np.bincount(window.onset_ms // _ECHO_MS, window.velocity, 1000 * WINDOW_S // _ECHO_MS).astype(np.float64)
-    struck = np.convolve(struck, [0.5, 1, 0.5], "same")  # a little off the pulse is still on it
+    struck = np.convolve(struck, [0.5, 1, 0.5], "same")  # slightly off the pulse still counts
     power = np.abs(np.fft.rfft(struck - struck.mean(), 1024)) ** 2
     echo = np.fft.irfft(power / (power.mean() + 1e-9))[_ECHOES]
     return {
         "density": np.log([len(window) / span_s, len(first) / span_s]),
         "gap": _spread(gap),
-        # from 40 ms, each bin half as wide again
+        # bins from 40 ms on, each one and a half times as wide as the one before
         "gaps": _shares(np.clip((gap + 3.2) / 0.4, 0, 9).astype(int), 10),
         "gap_change": np.abs(np.diff(gap)).mean(),
         "gap_ratios": _shares(np.digitize(np.diff(gap), _RATIOS), 9),
@@ -142,7 +142,7 @@ def _rhythm(window: Piece, first: Ints) -> dict[str, npt.ArrayLike]:
 
 
 def _lines(window: Piece, bass: Ints, top: Ints) -> dict[str, npt.ArrayLike]:
-    """Where the music lies, and how its lowest and its highest line move."""
+    """The register, and how the lowest and the highest line move."""
     weight = window.duration_ms * window.velocity.astype(np.float64)
     return {
         "pitch": _spread(window.pitch),
@@ -159,19 +159,19 @@ def _lines(window: Piece, bass: Ints, top: Ints) -> dict[str, npt.ArrayLike]:
 
 
 def _harmony(window: Piece, bass: Ints, top: Ints) -> dict[str, npt.ArrayLike]:
-    """Key, pitch classes counted from the tonic, kinds of chords and how fast they change."""
+    """Key, pitch classes counted from the tonic, kinds of chords, and how fast the harmony changes."""
     onset, release = window.onset_ms / 1000, (window.onset_ms + window.duration_ms) / 1000
     pitch_class = np.eye(12)[window.pitch % 12]
     profile = (np.minimum(window.duration_ms, 2000) * window.velocity) @ pitch_class
     profile /= profile.sum()
     fit = key_fit(profile)
     tonic = int(fit.argmax()) % 12
-    scale = int((fit[:12] + fit[_RELATIVE_MINOR]).argmax())  # of a major key and its relative minor
+    scale = int((fit[:12] + fit[_RELATIVE_MINOR]).argmax())  # best fit of a major key and its relative minor together
     second = np.arange(int(onset[-1]) + 1)[:, None]
     sound = np.clip(np.minimum(release, second + 1) - np.maximum(onset, second), 0, 1) * window.velocity @ pitch_class
     sound /= np.maximum(np.linalg.norm(sound, axis=1, keepdims=True), 1e-9)  # (seconds, 12)
     likeness = sound @ _CHORDS.T
-    odds = np.exp(15 * likeness)  # the likelier of two like chords takes most of the share
+    odds = np.exp(15 * likeness)  # sharpens: of two similar chords the likelier takes most of the share
     chord = (odds / odds.sum(1, keepdims=True)).mean(0).reshape(12, len(CHORD_KINDS))
     return {
         "mode": fit[:12].max() - fit[12:].max(),
@@ -188,9 +188,9 @@ def _harmony(window: Piece, bass: Ints, top: Ints) -> dict[str, npt.ArrayLike]:
 
 
 def _sonority(window: Piece, first: Ints) -> dict[str, npt.ArrayLike]:
-    """Which intervals sound together: of all pairs, above the lowest sounding note, and below the highest."""
+    """Intervals that sound together: between all pairs, above the lowest note, and below the highest."""
     now_ms = window.onset_ms[first][:, None]
-    late_ms = np.minimum(50, window.duration_ms)  # what ends as the next begins does not sound together with it
+    late_ms = np.minimum(50, window.duration_ms)  # a note that ends as the next begins does not sound with it
     release_ms = window.onset_ms + window.duration_ms - late_ms
     sounds = (window.onset_ms <= now_ms) & (release_ms >= now_ms)  # (C, N)
     lowest = np.where(sounds, window.pitch, 999).min(1)[:, None]
@@ -216,4 +216,4 @@ def _sonority(window: Piece, first: Ints) -> dict[str, npt.ArrayLike]:
 
 _EXAMPLE = Piece(np.arange(4) * 500, np.arange(60, 64), np.full(4, 64), np.full(4, 500))
 NAMES = tuple(f"{name}[{index}]" for name, part in _measures(_EXAMPLE).items() for index in range(np.size(part)))
-"""Of the F features."""
+"""The names of the F features."""

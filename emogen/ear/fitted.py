@@ -26,7 +26,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """What is heard in one piece."""
+    """What the judges hear in one piece."""
 
     quadrant: str
     """The likeliest: Q1 (happy, excited), Q2 (tense, angry), Q3 (sad) or Q4 (calm)."""

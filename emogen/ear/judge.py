@@ -1,8 +1,8 @@
-"""A judge of emotion that is not the network: a small classifier over musical features, fitted on labelled pieces.
+"""A judge of emotion that is independent of the network: a small classifier over musical features, fitted on labelled
+pieces.
 
-A judge is worth no more than its accuracy on music it was not fitted on: see ``cross_validate``. It hears how a piece
-is played and which sounds meet in it, and hardly the order of its notes; whether a piece is music at all is another
-question.
+Its worth is its accuracy on music it was not fitted on: see ``cross_validate``. It hears how a piece is played and
+which notes sound together, but hardly their order; whether a piece holds together is another question (``coherence``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from emogen.music.notes import Floats, Piece
 Labels = npt.NDArray[np.integer[Any]]
 
 L2 = 0.1
-"""Chosen by cross-validation on the training songs; from half to double of it all is the same."""
+"""Chosen by cross-validation on the training songs; half and double of it make no difference."""
 
 
 class Scores(NamedTuple):
@@ -35,23 +35,23 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judge:
-    """Gives the quadrant of a piece; make one with ``fit``, or with ``of`` from what ``arrays`` gave."""
+    """Estimates the quadrant of a piece; make one with ``fit``, or with ``of`` from what ``arrays`` gave."""
 
     classifier: Classifier
-    """Of windows, into Q1..Q4."""
+    """Classifies windows into Q1..Q4."""
 
     @classmethod
     def fit(cls, pieces: Iterable[Piece], quadrant: Labels) -> Judge:
-        """A judge that has heard some pieces of the quadrants (N,) 1..4, each piece counting the same.
+        """A judge fitted on pieces of the quadrants (N,) 1..4; every piece counts the same.
 
         Raises:
-            EmogenError: the pieces in which anything happens are not of all four quadrants.
+            EmogenError: a quadrant has no piece with enough notes to judge.
         """
         return cls._of_heard([hear(piece) for piece in pieces], np.asarray(quadrant))
 
     @classmethod
     def _of_heard(cls, heard: Sequence[Floats], quadrant: Labels) -> Judge:
-        """A judge of pieces' windows, N arrays (W, F)."""
+        """A judge fitted on the windows of pieces, N arrays (W, F)."""
         windows = np.array([len(rows) for rows in heard])
         if set(quadrant[windows > 0].tolist()) != {1, 2, 3, 4}:
             raise EmogenError("a judge needs pieces of all four quadrants", "label some of each")
@@ -59,11 +59,11 @@ class Judge:
         return cls(Classifier.fit(np.concatenate(heard), np.repeat(quadrant - 1, windows), l2=L2, weight=weight))
 
     def probabilities(self, pieces: Iterable[Piece]) -> Floats:
-        """Probabilities (N, 4) of Q1..Q4 for N pieces: rows sum to 1, and are all 1/4 where nothing can be said."""
+        """Probabilities (N, 4) of Q1..Q4 for N pieces: rows sum to 1; all 1/4 for a piece too short to judge."""
         return self._probabilities([hear(piece) for piece in pieces])
 
     def _probabilities(self, heard: Sequence[Floats]) -> Floats:
-        """Of pieces' windows, N arrays (W, F): what is said of their mean."""
+        """Probabilities (N, 4) for the windows of pieces, N arrays (W, F): those of the windows' mean."""
         answers = np.full((len(heard), 4), 0.25)
         audible = [index for index, rows in enumerate(heard) if len(rows)]
         if audible:
@@ -71,19 +71,19 @@ class Judge:
         return answers
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """All there is to it, for a file."""
+        """Its arrays by name, to be written to a file."""
         return self.classifier.arrays()
 
     @classmethod
     def of(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Judge:
-        """The judge that ``arrays`` came from (of any precision; other entries are ignored).
+        """The judge that ``arrays`` came from (in any precision; other entries are ignored).
 
         Raises:
-            EmogenError: it listens for other features than this version's.
+            EmogenError: it was fitted on the features of another version.
         """
         classifier = Classifier.of(arrays)
         if classifier.weights.shape != (len(NAMES), 4):
-            raise EmogenError("the judge is another version's: it listens for other features", "fit it again")
+            raise EmogenError("the judge was fitted by another version, on other features", "fit it again")
         return cls(classifier)
 
 
@@ -107,7 +107,7 @@ def hits(probabilities: Floats, quadrant: Labels) -> dict[str, npt.NDArray[np.bo
 
 
 def score(probabilities: Floats, quadrant: Labels) -> Scores:
-    """How often, see ``hits``."""
+    """Accuracies, see ``hits``."""
     return Scores(**{name: float(each.mean()) for name, each in hits(probabilities, quadrant).items()})
 
 

@@ -1,7 +1,8 @@
 """Pages that play anywhere: a piece with its picture, sound and MIDI file in one HTML file, and an index of many.
 
-A page asks the network for nothing, and says so to the browser (Content-Security-Policy), so it opens from a disk, a
-memory stick or a mail as well as from a server. The templates are in ``pages/``; ``{{name}}`` is where a value goes.
+A page makes no network requests, and tells the browser to allow none (Content-Security-Policy), so it opens from a
+disk, a memory stick or a mail as well as from a server. The templates are in ``pages/``; ``{{name}}`` marks the place
+of a value.
 """
 
 from __future__ import annotations
@@ -29,21 +30,21 @@ TEMPLATES = Path(__file__).with_name("pages")
 SOUND_TYPE = "audio/mpeg"
 """MP3: the one format that every browser plays (Safari took OGG only in 2025)."""
 WIDE = "display: block; width: 100%; height: auto"
-"""The style of what takes the width of a notebook's cell."""
+"""The style of elements as wide as a notebook's cell."""
 PLANE = {
     2: "Q2: unpleasant and lively",
     1: "Q1: pleasant and lively",
     3: "Q3: unpleasant and quiet",
     4: "Q4: pleasant and quiet",
 }
-"""The quadrants as the plane shows them, row by row, with what they are called where it cannot be seen."""
+"""The quadrants as the plane shows them, row by row, with their names for screen readers."""
 
 
 class Entry(NamedTuple):
     """One piece of an index."""
 
     page: str
-    """The file name of its own page, in the index's folder."""
+    """The file name of its page, in the index's folder."""
     emotion: str
     """One of ``EMOTIONS``."""
     facts: str
@@ -51,13 +52,13 @@ class Entry(NamedTuple):
 
 
 def write_page(file: Path, piece: Piece, title: str, facts: Mapping[str, str], sound: bytes, midi: bytes = b"") -> None:
-    """Write a page that shows and plays a piece; it appears whole or not at all, and replaces one of that name.
+    """Write a page that shows and plays a piece, whole or not at all; an existing page is replaced.
 
     Args:
         file: where; the MIDI file inside is offered under its name.
-        facts: what stands below the player, by what it is called.
+        facts: what stands below the player, by label.
         sound: an MP3 file of the piece, such as ``render.small_mp3`` makes.
-        midi: the MIDI file to download (default: one made of the piece).
+        midi: the MIDI file to download (default: one made from the piece).
     """
     rows = "\n".join(f"    <dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in facts.items())
     text = fill(
@@ -76,10 +77,10 @@ def write_page(file: Path, piece: Piece, title: str, facts: Mapping[str, str], s
 
 
 def inline(piece: Piece, title: str, facts: Mapping[str, str], sound: bytes = b"") -> str:
-    """A piece as a part of somebody else's page, such as a notebook: picture, player and facts, without a script.
+    """A piece as part of another page, such as a notebook: picture, player and facts, without a script.
 
     Args:
-        piece: the picture is of its notes; none without notes.
+        piece: its notes are drawn; without notes there is no picture.
         title: the heading.
         facts: each label with its text.
         sound: an MP3 file of the piece; without it there is no player.
@@ -99,7 +100,7 @@ def inline(piece: Piece, title: str, facts: Mapping[str, str], sound: bytes = b"
 def write_index(file: Path, entries: Sequence[Entry], title: str = "Pieces by emotion") -> None:
     """Write a page that lays pieces out on the plane of valence and arousal and plays them where they stand.
 
-    It shows the pieces' own pages, which must stay in its folder, in a frame: so each sound is on the disk once, and
+    It shows the pieces' own pages, which must stay in its folder, in a frame: so each sound is stored once, and
     an index of hundreds opens at once. Browsers let a page from the disk frame its neighbours, but not read them.
     """
     places = "\n".join(_quadrant(quadrant, entries) for quadrant in PLANE)
@@ -129,7 +130,7 @@ def _described(piece: Piece) -> str:
 
 
 def fill(template: str, **values: str) -> str:
-    """A template with its places filled; values are HTML already, and what looks like a place in them is none."""
+    """A template with its places filled. Values are HTML already; ``{{name}}`` within a value is left as it is."""
     values = {"version": __version__, "style": (TEMPLATES / "style.css").read_text(encoding="utf-8"), **values}
     text = (TEMPLATES / template).read_text(encoding="utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda place: values[place[1]], text)

@@ -1,7 +1,7 @@
-"""Pictures for slides: a piano roll, and what else is drawn on a sheet with axes.
+"""Pictures for slides: a piano roll, and the sheet with axes that other pictures are drawn on.
 
-Drawn with Pillow, which is a few megabytes and draws boxes, lines and text, all that is wanted here; matplotlib would
-bring ten packages and take a second to import.
+Pillow draws boxes, lines and text, which is all that is needed, and takes a few megabytes; matplotlib would bring ten
+packages and take a second to import.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Colour = tuple[int, int, int]
 
 WIDTH, HEIGHT = 1600, 900
 FINE = 2
-"""Sheets are drawn so many times larger, and reduced: edges become smooth."""
+"""Sheets are drawn larger by this factor and then reduced, so that edges are smooth."""
 
 PAPER, INK, FAINT, GRID, BLACK_KEY_ROW = (
     (255, 255, 255),
@@ -33,14 +33,14 @@ PAPER, INK, FAINT, GRID, BLACK_KEY_ROW = (
     (244, 245, 248),
 )
 SOFT_TO_LOUD: tuple[Colour, ...] = ((250, 196, 92), (240, 120, 80), (202, 54, 110), (122, 24, 128), (44, 12, 88))
-"""Colours of velocities 1 to 127, from light to dark, so that they are told apart in grey too."""
+"""Colours of velocities 1 to 127, from light to dark, so that they can be told apart in grey too."""
 
 BLACK_KEYS = frozenset((1, 3, 6, 8, 10))
 STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 21_600, 86_400)
 
 
 class Box(NamedTuple):
-    """A part of a sheet, in its pixels."""
+    """A part of a sheet, in pixels of the finished picture."""
 
     left: int
     top: int
@@ -49,7 +49,7 @@ class Box(NamedTuple):
 
 
 class Sheet:
-    """A white sheet; places are given in pixels of the finished picture, and may lie between them."""
+    """A white sheet; coordinates are pixels of the finished picture, and may be fractions."""
 
     def __init__(self, width: int = WIDTH, height: int = HEIGHT) -> None:
         self.width = width
@@ -62,7 +62,7 @@ class Sheet:
         self._draw.rectangle((x, y, max(x, round(right * FINE) - 1), max(y, round(bottom * FINE) - 1)), fill)
 
     def line(self, points: Sequence[tuple[float, float]], fill: Colour, width: float = 1) -> None:
-        """A line through some points."""
+        """A line through points."""
         self._draw.line([(x * FINE, y * FINE) for x, y in points], fill, round(width * FINE), joint="curve")
 
     def area(self, points: Sequence[tuple[float, float]], fill: Colour) -> None:
@@ -79,7 +79,7 @@ class Sheet:
         self._draw.text((x * FINE, y * FINE), words, fill, ImageFont.load_default(size * FINE), anchor)
 
     def fit(self, words: str, size: int, width: float) -> str:
-        """As much of a text as fits a width, in one line of printable characters."""
+        """As much of a text as fits into a width, as one line of printable characters."""
         font = ImageFont.load_default(size * FINE)
         whole = "".join(one if one.isprintable() else " " for one in words[:500])
         for length in range(len(whole), 0, -1):
@@ -107,14 +107,14 @@ def png(image: Image.Image) -> bytes:
 
 
 def velocity_colour(velocity: float) -> Colour:
-    """The colour of a velocity of 1..127."""
+    """The colour of a velocity, 1..127."""
     at = np.clip((velocity - 1) / 126, 0, 1) * (len(SOFT_TO_LOUD) - 1)
     mixed = [np.interp(at, range(len(SOFT_TO_LOUD)), part) for part in zip(*SOFT_TO_LOUD, strict=True)]
     return round(mixed[0]), round(mixed[1]), round(mixed[2])
 
 
 def density(piece: Piece, bins: int) -> npt.NDArray[np.float64]:
-    """Notes a second (bins,) along a piece: those struck within a second or three hundredths of it, around each bin."""
+    """Notes per second (bins,) along a piece, within a window of 1 s or 3 % of the piece around each bin."""
     end_s = piece.end_ms / 1000
     centre_s = (np.arange(bins) + 0.5) * end_s / bins
     half_s = max(1.0, end_s * 0.03) / 2
@@ -126,7 +126,7 @@ def density(piece: Piece, bins: int) -> npt.NDArray[np.float64]:
 
 
 def time_ticks(end_s: float, most: int = 16) -> list[tuple[float, str]]:
-    """Where to mark a time axis from 0 to ``end_s`` seconds, and with what."""
+    """The marks of a time axis from 0 to ``end_s`` seconds: where, and with which words."""
     step_s = next((step for step in STEPS_S if end_s / step <= most), 86_400.0 * -(-end_s // (86_400 * most)))
     return [(mark, clock(mark, end_s)) for mark in (step_s * np.arange(int(end_s / step_s) + 1)).tolist()]
 
@@ -140,7 +140,7 @@ def clock(seconds: float, end_s: float) -> str:
 
 
 def key_range(piece: Piece) -> tuple[int, int]:
-    """The keys to draw, both included: whole octaves C to B around a piece, about three at least."""
+    """The lowest and highest key to draw: whole octaves from C to B around a piece, about three at least."""
     low, high = 12 * (int(piece.pitch.min()) // 12), 12 * (int(piece.pitch.max()) // 12) + 11
     downward = True
     while min(high, HIGHEST_KEY) - max(low, LOWEST_KEY) < 30:
@@ -155,8 +155,8 @@ def key_range(piece: Piece) -> tuple[int, int]:
 def piano_roll(piece: Piece, title: str) -> Image.Image:
     """A piano roll of WIDTH x HEIGHT pixels.
 
-    Keys are on the left, the octaves named (C4 is MIDI pitch 60), seconds below, notes coloured by their velocity, and
-    above them the notes a second.
+    Keys are on the left, the octaves named (C4 is MIDI pitch 60), seconds below; notes are coloured by
+    velocity, and above them is the number of notes per second.
 
     Raises:
         EmogenError: the piece has no notes.
@@ -184,7 +184,7 @@ def piano_roll(piece: Piece, title: str) -> Image.Image:
     top = roll.bottom - (piece.pitch - low + 1) * row
     colours = {velocity: velocity_colour(velocity) for velocity in np.unique(piece.velocity).tolist()}
     gap = min(1.0, row / 8)  # between neighbouring keys
-    order = np.argsort(piece.velocity, kind="stable")  # the loud lie above the soft
+    order = np.argsort(piece.velocity, kind="stable")  # loud notes cover soft ones
     columns = (start[order], stop[order], top[order], piece.velocity[order])
     for left, right, upper, velocity in zip(*(column.tolist() for column in columns), strict=True):
         sheet.box(left, upper + gap, max(right - 1, left + 1), upper + row - gap, colours[velocity])
@@ -211,7 +211,7 @@ def _keyboard(sheet: Sheet, roll: Box, low: int, high: int) -> None:
 
 
 def _density_curve(sheet: Sheet, box: Box, piece: Piece) -> None:
-    """Notes a second along a piece."""
+    """The curve of notes per second along a piece."""
     found = density(piece, (box.right - box.left) // 2)
     top = found.max()
     x = np.linspace(box.left, box.right, len(found))
@@ -226,7 +226,7 @@ def _density_curve(sheet: Sheet, box: Box, piece: Piece) -> None:
 
 
 def _velocity_scale(sheet: Sheet, box: Box) -> None:
-    """What the colours mean."""
+    """The legend of the colours."""
     for x in range(box.left, box.right):
         velocity = 1 + 126 * (x - box.left) / (box.right - box.left)
         sheet.box(x, box.top, x + 1, box.bottom, velocity_colour(velocity))

@@ -29,23 +29,23 @@ SOUND_FORMATS = {".wav": ("WAV", "PCM_16"), ".ogg": ("OGG", "VORBIS"), ".mp3": (
 """What soundfile calls the formats, by suffix."""
 
 LONGEST_S = 1_200.0
-"""The longest piece that sound is made of, twice what ``generate`` composes: 0.4 GB of samples."""
+"""The longest piece that can be rendered, twice what ``generate`` composes: 0.4 GB of samples."""
 
 PEAK = 10 ** (-1 / 20)
 """1 dB below full scale, so that no player's resampling clips."""
 
 QUIET = 1e-4
-"""What is softer than this, beside the loudest, is silence at the end."""
+"""Relative to the peak; a softer end counts as silence."""
 
 SMALL = {"bitrate_mode": "AVERAGE", "compression_level": 0.85}
-"""libsndfile's settings for 83 kbit/s whatever the music, so that the page of a dense minute takes 0.88 MB."""
+"""libsndfile's settings for 83 kbit/s with any music, so that the page of a dense minute takes 0.88 MB."""
 
 PROBE = Piece.of([0, 500], [69, 69], [40, 110], [200, 200])
 """A soft and a loud note: an engine that does not play the second louder is not trusted."""
 
 
 class Sound(NamedTuple):
-    """Samples, and what they were made with."""
+    """Samples, and the engine that made them."""
 
     samples: Floats
     """(N, channels), float32 in -1..1."""
@@ -55,20 +55,20 @@ class Sound(NamedTuple):
 
 
 class Engine(NamedTuple):
-    """What makes the sound of pieces."""
+    """A way to make sound."""
 
     play: Play
     name: str
     """Such as "TimGM6mb", "fluidsynth TimGM6mb" or "sine"."""
     warning: str = ""
-    """What a person should know of how it sounds; mostly nothing."""
+    """What the user should know about its sound; usually empty."""
 
 
 def audio(piece: Piece, soundfont: Path | None = None) -> Sound:
-    """The sound of a piece, its peak at PEAK; it goes on after the last release until the last tone has died away.
+    """The sound of a piece, with its peak at PEAK; it lasts until the last tone has died away.
 
-    Of these the first that can: our own player of the SoundFont; FluidSynth, where it is installed; plain sines. The
-    SoundFont is that which pretty_midi carries, where it lies, unless one is named. Memory: see LONGEST_S.
+    The first engine that can play is used: our player of the SoundFont; FluidSynth, if it is installed; plain sines.
+    The SoundFont is the one bundled with pretty_midi, unless another is named. Memory: see LONGEST_S.
 
     Raises:
         EmogenError: the piece has no notes or lasts longer than LONGEST_S, or a ``soundfont`` cannot be played.
@@ -77,7 +77,7 @@ def audio(piece: Piece, soundfont: Path | None = None) -> Sound:
         raise EmogenError("a piece without notes makes no sound")
     if piece.end_ms > LONGEST_S * 1000:
         raise EmogenError(
-            f"{piece.end_ms / 1000:,.0f} s are too long for sound: it is made of at most {LONGEST_S:,.0f} s",
+            f"a piece of {piece.end_ms / 1000:,.0f} s is too long for sound, which takes at most {LONGEST_S:,.0f} s",
             "cut the piece into parts",
         )
     engine = engine_for(soundfont)
@@ -92,13 +92,13 @@ def audio(piece: Piece, soundfont: Path | None = None) -> Sound:
 
 
 def _seconds(samples: Floats) -> Iterator[Floats]:
-    """Samples second by second: what is done with all at once needs as much memory again."""
+    """Samples second by second: working on all of them at once would need as much memory again."""
     for first in range(0, len(samples), SAMPLE_RATE):
         yield samples[first : first + SAMPLE_RATE]
 
 
 def bundled_soundfont() -> Path | None:
-    """The SoundFont that pretty_midi carries (TimGM6mb by Tim Brechbill, GPL-2), where it lies; None if it does not."""
+    """The SoundFont bundled with pretty_midi (TimGM6mb by Tim Brechbill, GPL-2); None if it is missing."""
     import pretty_midi
 
     return next(iter(sorted(Path(pretty_midi.__file__).parent.glob("*.sf2"))), None)
@@ -106,7 +106,7 @@ def bundled_soundfont() -> Path | None:
 
 @cache
 def engine_for(soundfont: Path | None) -> Engine:
-    """The first engine that plays a SoundFont (None: the bundled one); without any, sines and a warning.
+    """The first engine that plays a SoundFont (None: the bundled one); without one, sines and a warning.
 
     Raises:
         EmogenError: a SoundFont was named, and nothing plays it.
@@ -117,13 +117,13 @@ def engine_for(soundfont: Path | None) -> Engine:
     if soundfont:
         raise EmogenError(
             f"the SoundFont {soundfont} cannot be played: {reason}",
-            "name another .sf2 file, or leave out --soundfont (paths.soundfont) for the one that is there",
+            "name another .sf2 file, or leave out --soundfont (paths.soundfont) for the bundled one",
         )
     return Engine(_sines, "sine", f"the piano is made of plain sines: {reason}")
 
 
 def _player(font: Path | None) -> tuple[Engine | None, str]:
-    """What plays a SoundFont; or None, and why nothing does."""
+    """The engine for a SoundFont; or None, and why there is none."""
     if font is None:
         return None, "pretty_midi carries no SoundFont"
     try:
@@ -145,7 +145,7 @@ def _player(font: Path | None) -> tuple[Engine | None, str]:
 
 
 def _is_music(play: Play) -> bool:
-    """Whether an engine plays PROBE: some sound, and the loud note louder."""
+    """Whether an engine plays PROBE: audibly, and the loud note louder than the soft one."""
     try:
         samples = play(PROBE)
     except (EmogenError, OSError):
@@ -185,15 +185,17 @@ def _sines(piece: Piece) -> Floats:
 
 
 def write_sound(file: Path, sound: Sound) -> None:
-    """Write a .wav, .ogg or .mp3 file, whole or not at all; one of that name is replaced.
+    """Write a .wav, .ogg or .mp3 file, whole or not at all; an existing file is replaced.
 
     Raises:
         UsageError: another suffix.
         EmogenError: it cannot be written.
-        OSError: neither can its folder.
+        OSError: its folder cannot be written to.
     """
     if file.suffix.lower() not in SOUND_FORMATS:
-        raise UsageError(f"{file} is no sound file that can be written", f"it may end with {', '.join(SOUND_FORMATS)}")
+        raise UsageError(
+            f"{file} is not a sound file that can be written", f"its name may end with {', '.join(SOUND_FORMATS)}"
+        )
     with files.whole(file) as draft:
         try:
             _encode(draft, sound, file.suffix.lower())
@@ -221,7 +223,7 @@ def _encode(file: Path | io.BytesIO, sound: Sound, suffix: str, **how: Any) -> N
 
 
 def write_picture(file: Path, piece: Piece, title: str) -> None:
-    """Write a piano roll as a PNG file, whole or not at all; one of that name is replaced.
+    """Write a piano roll as a PNG file, whole or not at all; an existing file is replaced.
 
     Raises:
         EmogenError: the piece has no notes.

@@ -1,10 +1,10 @@
 """A piano from a SoundFont: its samples, played at any pitch and loudness.
 
-The format is SoundFont 2.04 (E-mu, 2006). What is played of it: zones of keys and velocities, loops, tuning, both
-envelopes, the low-pass filter with its envelope, pan, and velocity by the format's default curve. What is not: vibrato,
-modulators of the file's own, chorus, reverb, compressed samples (SF3).
+The format is SoundFont 2.04 (E-mu, 2006). Supported: zones of keys and velocities, loops, tuning, both
+envelopes, the low-pass filter with its envelope, pan, and velocity by the format's default curve. Not supported:
+vibrato, a file's modulators, chorus, reverb, compressed samples (SF3).
 
-Ours, because no library does it without a system install. Measured, RMS of middle C at velocities 30, 64 and 110:
+It is ours because no library does it without a system install. Measured, RMS of middle C at velocities 30, 64 and 110:
 symusic 0.5.9 .0233 .0233 .0233 (and it cuts the last tone; 0.6.0 plays nothing), this module .0056 .0253 .0747.
 tinysoundfont 0.3.7 renders well (.0033 .0071 .0122; 20 s in 0.25 s, here 0.43 s), but needs pyaudio, which on Linux and
 macOS is built from C with PortAudio's headers, and has wheels for Python 3.11 and 3.12 alone.
@@ -30,13 +30,13 @@ Floats = npt.NDArray[np.float32]
 
 SAMPLE_RATE = 44_100
 SILENT_DB, RING_DB = 100.0, 70.0
-"""The whole way of an envelope; what is left of it when a released tone is no longer heard."""
+"""The range of an envelope; how far it falls until a released tone is inaudible."""
 RING_S = (0.02, 10.0)
-"""Bounds of the time for that: a tone that ends at once would click."""
+"""Limits of the time that takes: a tone that ends at once would click."""
 LONGEST_TONE_S = 60.0
-"""A key held longer is let go: a piano's strings are silent by then, and memory is bounded."""
+"""Longer notes are cut: a piano's strings are silent by then, and memory stays bounded."""
 HOP = 256
-"""Samples between two settings of the filter: 6 ms."""
+"""Samples between two updates of the filter: 6 ms."""
 
 _COMPRESSED = 0x10
 _BAG: list[Any] = [("gen", "<u2"), ("mod", "<u2")]
@@ -56,7 +56,7 @@ _TABLES: dict[bytes, list[Any]] = {
 
 
 class Gen(IntEnum):
-    """The generators of the format that are played, by number (section 8.1.2 of its description)."""
+    """The generators of the format that are supported, by number (section 8.1.2 of its description)."""
 
     START, END, LOOP_START, LOOP_END = 0, 1, 2, 3
     START_COARSE, END_COARSE, LOOP_START_COARSE, LOOP_END_COARSE = 4, 12, 45, 50
@@ -70,16 +70,16 @@ class Gen(IntEnum):
 _DEFAULTS: dict[int, int] = {Gen.FILTER_CENTS: 13_500, Gen.CENTS_A_KEY: 100, Gen.ROOT: -1} | dict.fromkeys(
     (*range(Gen.FILTER_DELAY, Gen.FILTER_SUSTAIN), *range(Gen.DELAY, Gen.SUSTAIN_CB), Gen.RELEASE), -12_000
 )
-"""Of what a zone leaves out; all else is 0. Times are in timecents: 2 ** (t / 1200) seconds."""
+"""Defaults of generators that a zone leaves out; all others are 0. Times are in timecents: 2 ** (t / 1200) seconds."""
 _NOT_ADDED = {0, 1, 2, 3, 4, 12, 45, 50, Gen.INSTRUMENT, Gen.KEYS, Gen.VELOCITIES, Gen.SAMPLE, Gen.LOOPS, Gen.ROOT}
-"""What a preset's zone cannot add to an instrument's."""
+"""Generators of a preset's zone that are not added to the instrument's."""
 
 Zone = dict[int, int]
 """Amounts by generator."""
 
 
 class Region(NamedTuple):
-    """A sample, and how some keys and velocities play it."""
+    """A sample, and how a range of keys and velocities plays it."""
 
     keys: range
     velocities: range
@@ -92,7 +92,7 @@ class Region(NamedTuple):
         return self.zone.get(generator, _DEFAULTS.get(generator, 0))
 
     def seconds(self, generator: Gen) -> float:
-        """The time that a generator stands for."""
+        """The time, in seconds, that a generator stands for."""
         return float(2 ** (np.clip(self.amount(generator), -12_000, 8_000) / 1200))
 
     @property
@@ -102,13 +102,13 @@ class Region(NamedTuple):
 
 
 class SoundFont:
-    """The piano of a .sf2 file: its bank 0, program 0; where there is none, the first of its presets."""
+    """The piano of a .sf2 file: bank 0, program 0; if it has none, the first preset."""
 
     def __init__(self, file: Path) -> None:
         """Read its tables; samples are read when they are played.
 
         Raises:
-            UnusableFile: it cannot be read, is no SoundFont, is damaged, or its samples are compressed.
+            UnusableFile: it cannot be read, is not a SoundFont, is damaged, or its samples are compressed.
         """
         try:
             with file.open("rb") as opened:
@@ -137,8 +137,8 @@ class SoundFont:
     def play(self, piece: Piece) -> Floats:
         """The sound (N, channels) of a piece at SAMPLE_RATE; it ends when the last tone has died away.
 
-        There are two channels, left and right, unless all tones come from one place. Memory is that of the sound and
-        of one tone: each key's tone is made once, and its notes are copies of it, as loud and as long as they are.
+        There are two channels, left and right, unless all tones have the same pan. Memory is that of the sound and of
+        one tone: each key's tone is made once, and its notes are scaled and shortened copies of it.
         """
         ring_s = max(region.ring_s for region in self.regions)
         pans = {region.amount(Gen.PAN) for region in self.regions}
@@ -165,7 +165,7 @@ class SoundFont:
         return sound
 
     def tone(self, region: Region, key: int, length: int) -> Floats:
-        """A region's tone (N,) for a key that is held; N is ``length`` samples, fewer where it has died away before."""
+        """A region's tone (N,) for a held key; N is ``length``, or less if the tone dies away before."""
         sample, waves = region.sample, self._waves
         root = region.amount(Gen.ROOT) if region.amount(Gen.ROOT) >= 0 else min(int(sample["root"]), 127)
         cents = (key - root) * region.amount(Gen.CENTS_A_KEY) + int(sample["correction"])
@@ -195,7 +195,7 @@ class SoundFont:
 
 
 def _chunks(data: npt.NDArray[np.uint8], at: int, end: int) -> Iterator[tuple[bytes, npt.NDArray[np.uint8]]]:
-    """The chunks of a RIFF file by name, those inside lists too."""
+    """The chunks of a RIFF file by name, including those in lists."""
     while at + 8 <= end:
         name, size = struct.unpack("<4sI", data[at : at + 8].tobytes())
         if name == b"LIST":
@@ -208,7 +208,7 @@ def _chunks(data: npt.NDArray[np.uint8], at: int, end: int) -> Iterator[tuple[by
 
 
 def _regions(tables: dict[bytes, npt.NDArray[Any]]) -> Iterator[Region]:
-    """The regions of the piano; an instrument's amounts stand, its preset's are added to them."""
+    """The regions of the piano; the preset's amounts are added to the instrument's."""
     presets, instruments, samples = tables[b"phdr"], tables[b"inst"], tables[b"shdr"]
     piano = np.flatnonzero((presets["bank"][:-1] == 0) & (presets["program"][:-1] == 0))
     chosen = int(piano[0]) if len(piano) else 0
@@ -247,14 +247,14 @@ def _span(amount: int | None) -> range:
 
 
 def _envelope(region: Region, length: int) -> Floats:
-    """Loudness (N,) of a tone whose key is held: up in a straight line, hold, down in decibels to the sustain."""
+    """Gain (N,) of a tone while its key is held: linear attack, hold, exponential decay to the sustain level."""
     delay_s, attack_s, hold_s = (region.seconds(one) for one in (Gen.DELAY, Gen.ATTACK, Gen.HOLD))
     sustain_db = float(np.clip(region.amount(Gen.SUSTAIN_CB) / 10, 0, SILENT_DB))
     db_a_second = SILENT_DB / region.seconds(Gen.DECAY)
     begin_s = delay_s + attack_s + hold_s
     if sustain_db >= SILENT_DB:
         length = min(length, round((begin_s + SILENT_DB / db_a_second) * SAMPLE_RATE))
-    loud = 10 ** (-0.4 * region.amount(Gen.ATTENUATION_CB) / 200)  # 0.4 as everybody plays it, E-mu's chips first
+    loud = 10 ** (-0.4 * region.amount(Gen.ATTENUATION_CB) / 200)  # 0.4: as E-mu's chips and all players since do
     time_s = np.arange(length, dtype=np.float32) / SAMPLE_RATE
     level = 10 ** (-np.clip((time_s - begin_s) * db_a_second, 0, sustain_db) / 20)
     level *= np.clip((time_s - delay_s) / attack_s, 0, 1) * loud
@@ -262,7 +262,7 @@ def _envelope(region: Region, length: int) -> Floats:
 
 
 def _between(wave: Floats, at: npt.NDArray[np.float64]) -> Floats:
-    """A wave at places between its samples (N,): the cubic through four of them (Catmull and Rom)."""
+    """A wave at fractional positions (N,): cubic interpolation through four samples (Catmull and Rom)."""
     index = at.astype(np.int64)
     t = (at - index).astype(np.float32)
     last = len(wave) - 1
@@ -272,9 +272,9 @@ def _between(wave: Floats, at: npt.NDArray[np.float64]) -> Floats:
 
 
 def _filtered(tone: Floats, region: Region) -> Floats:
-    """A tone (N,) through the region's low-pass filter, which its envelope moves.
+    """A tone (N,) through the region's low-pass filter, whose cutoff follows its envelope.
 
-    The filter has two poles. It is set anew every HOP samples: overlapping frames, each times its own response.
+    The filter has two poles and is updated every HOP samples: overlapping frames, each times its response.
     """
     closed, opened = region.amount(Gen.FILTER_CENTS), region.amount(Gen.TO_FILTER_CENTS)
     if min(closed, closed + opened) >= _DEFAULTS[Gen.FILTER_CENTS]:
@@ -292,7 +292,7 @@ def _filtered(tone: Floats, region: Region) -> Floats:
         cutoff_hz = 8.176 * 2 ** (np.clip(closed + moved, 1_500, 13_500) / 1200)
         ratio = hz / cutoff_hz[:, None].astype(np.float32)
         response = 1 / np.sqrt((1 - ratio**2) ** 2 + (ratio / q) ** 2)
-        # of zero phase: what rings before a frame comes out at its end, so half of the padding is turned round
+        # zero phase: ringing before a frame wraps around to its end, so the padding is rotated by half
         back = np.roll(np.fft.irfft(np.fft.rfft(some * window, 2 * size) * response), HOP, axis=1)
         for part in range(4):
             out[first + part : first + part + len(some)] += back[:, part * HOP : (part + 1) * HOP]
@@ -300,7 +300,7 @@ def _filtered(tone: Floats, region: Region) -> Floats:
 
 
 def _filter_envelope(region: Region, time_s: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """How far up (N,), 0..1, the filter's envelope is at some times (N,) since the key was struck."""
+    """The filter's envelope (N,), 0..1, at times (N,) since the key was struck."""
     delay_s, attack_s, hold_s = (region.seconds(one) for one in (Gen.FILTER_DELAY, Gen.FILTER_ATTACK, Gen.FILTER_HOLD))
     sustain = 1 - float(np.clip(region.amount(Gen.FILTER_SUSTAIN) / 1000, 0, 1))
     rising = np.clip((time_s - delay_s) / attack_s, 0, 1)
