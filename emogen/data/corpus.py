@@ -29,7 +29,7 @@ from emogen.music import tokens
 from emogen.music.tokens import Tokens
 
 SPLITS = ("train", "valid", "test")
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the cache's layout, the reading or the splitting changes."""
 
 

@@ -22,7 +22,7 @@ from typing import IO
 
 from emogen.emotion import ALIASES, EMOTIONS, suggest
 from emogen.errors import EmogenError, UnusableFile
-from emogen.music.midi import MAX_BYTES
+from emogen.music.midi_events import MAX_BYTES
 
 EMOPIA_NAME = re.compile(r"Q([1-4])_(.{11})_(\d+)\.midi?", re.IGNORECASE)
 """Quadrant, recording and number of a clip; recordings' ids may hold underscores themselves."""
