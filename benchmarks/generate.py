@@ -20,7 +20,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from threadpoolctl import threadpool_limits
 from torch import nn
 
 from benchmarks import machine
@@ -89,8 +88,7 @@ class Subject:
         """Whole pieces as the command makes them, emotions in turn; returns their notes, the same in every call."""
         sample = self.samples[name]
         wishes = [Wish({EMOTIONS[seed % len(EMOTIONS)]: 1.0}, seconds, seed) for seed in range(count)]
-        with threadpool_limits(1 if sample.precision == "int8" else self.args.threads, user_api="blas"):
-            return sum(len(piece) for piece in self.voice.pieces(wishes, sample))
+        return sum(len(piece) for piece in self.voice.pieces(wishes, sample))
 
     def composing(self, count: int, seconds: float, name: str = "emogen") -> tuple[Engine, int]:
         """An engine that composes so many pieces, and their notes; it has done so once, which warms it up."""

@@ -20,10 +20,10 @@ from safetensors.torch import load_file, save_file
 import emogen
 from emogen import __version__
 from emogen.cli.console import console
-from emogen.composing import parallel
+from emogen.composing import parallel, voice
 from emogen.composing.wish import Wish
 from emogen.emotion import EMOTIONS
-from emogen.model import checkpoint, opening
+from emogen.model import checkpoint
 from emogen.music.measures import TONICS
 from emogen.music.midi import midi_bytes, read_piece, read_text
 from emogen.music.notes import Piece
@@ -47,8 +47,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """More only wait for each other in a network this small."""
-    for module in (opening, parallel):
-        monkeypatch.setattr(module, "default_threads", lambda: 1)
+    monkeypatch.setattr(voice, "default_threads", lambda: 1)
 
 
 @pytest.fixture
@@ -71,12 +70,12 @@ def wishes_of(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Wish], dict[st
     """What the command asks of ``generate`` from now on, call by call: wishes and sample settings."""
     asked: list[tuple[list[Wish], dict[str, Any]]] = []
 
-    def listen(model: Any, plans: Any, wishes: list[Wish], sample: Any, opening: Any, tell: Any) -> list[Piece]:
+    def listen(network: Any, plans: Any, wishes: list[Wish], sample: Any, opening: Any, tell: Any) -> list[Piece]:
         asked.append((wishes, sample.model_dump()))
         tell(sum(wish.seconds for wish in wishes))
         return [Piece.of([0], [60], [64], [wish.seconds * 1000]) for wish in wishes]
 
-    monkeypatch.setattr(parallel, "generate", listen)
+    monkeypatch.setattr(voice, "generate", listen)
     return asked
 
 
@@ -226,16 +225,13 @@ def test_a_key_is_a_tonic_and_a_mode(
     assert [(wish.tonic, wish.pins) for wish in wishes] == [(tonic, {"mode": mode})]
 
 
-@pytest.mark.parametrize(("flags", "threads"), [(("--threads", "2"), 2), ((), 1), (("--threads", "0"), 1)])
-def test_threads_are_those_set_or_the_default(
-    flags: tuple[str, ...], threads: int, runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+def test_more_threads_than_cores_are_brought_down_and_told_of(
+    runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wishes_of(monkeypatch)
-    told: list[int] = []
-    monkeypatch.setattr(opening, "default_threads", lambda: 3)
-    monkeypatch.setattr(opening, "threadpool_limits", lambda limits, user_api: told.append(limits))
-    assert run(*FIVE_S, *flags)[0] == 0
-    assert told == [threads]
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert "this computer has 2 cores, fewer than --threads 9" in run(*FIVE_S, "--threads", "9")[2]
+    assert "cores" not in run(*FIVE_S, "--force", "--threads", "2")[2]
 
 
 def test_many_pieces_are_composed_some_at_a_time_and_written_as_they_come(
@@ -244,13 +240,13 @@ def test_many_pieces_are_composed_some_at_a_time_and_written_as_they_come(
     asked = wishes_of(monkeypatch)
     monkeypatch.setattr(parallel, "AT_ONCE", 2)
     written_before: list[int] = []
-    listen = vars(parallel)["generate"]
+    listen = vars(voice)["generate"]
 
     def watched(*arguments: Any) -> list[Piece]:
         written_before.append(len(here()))
         return listen(*arguments)
 
-    monkeypatch.setattr(parallel, "generate", watched)
+    monkeypatch.setattr(voice, "generate", watched)
     assert run("generate", "-e", "happy", "-n", "5", "--seed", "0")[0] == 0
     assert [[wish.seed for wish in wishes] for wishes, _ in asked] == [[0, 1], [2, 3], [4]]
     assert written_before == [0, 2, 4]
@@ -473,7 +469,7 @@ DAMAGE = {
     "empty": "is not an emogen checkpoint",
     "weights of another network": "do not fit this emogen's network",
     "weights of another shape": "do not fit this emogen's network",
-    "weights that are no numbers": "not all numbers",
+    "weights that are no numbers": "contain NaN or infinity",
 }
 """By kind of damage: what is said."""
 
@@ -527,7 +523,7 @@ def test_running_out_of_memory_is_said_in_words(runs: Path, run: Run, monkeypatc
     def hungry(*_: Any) -> list[Piece]:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr(parallel, "generate", hungry)
+    monkeypatch.setattr(voice, "generate", hungry)
     code, _, err = run(*FIVE_S)
     assert code == 1
     assert "error: out of memory on cpu\n" in err

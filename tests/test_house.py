@@ -56,7 +56,7 @@ TORCH_WHEN_CALLED = {
     "emogen.model.checkpoint",
     "emogen.model.opening",
     "emogen.composing.generate",
-    "emogen.composing.parallel",
+    "emogen.composing.voice",
     "emogen.cli.train",
     "emogen.cli.generate",
     "emogen.cli.evaluate",

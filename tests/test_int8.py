@@ -58,7 +58,7 @@ def test_outputs_without_weights_stay_without() -> None:
 
 
 def network(width: int) -> NumpyComposer:
-    return opening.in_numpy(tiny.composer(ModelSettings(size="tiny", d_model=width, n_layers=2, n_heads=2)))
+    return tiny.in_numpy(tiny.composer(ModelSettings(size="tiny", d_model=width, n_layers=2, n_heads=2)))
 
 
 def test_matrices_are_shrunk_that_are_large_and_of_whole_strides() -> None:
@@ -82,10 +82,9 @@ def test_a_network_with_one_byte_weights_composes_and_the_same_seed_makes_the_sa
 ) -> None:
     monkeypatch.setattr(int8, "LEAST_WEIGHTS", 1)
     path = tiny.save(tmp_path)
-    network = opening.open_to_compose(path, checkpoint.read_meta(path), INT8)
-    quick = opening.fastest(network, INT8)
-    assert isinstance(quick, NumpyComposer)
-    assert all(isinstance(matrix, ByteMatrix) for block in quick.blocks for matrix in block)
+    network = opening.open_network(path, checkpoint.read_meta(path), "cpu", "int8")
+    assert isinstance(network, NumpyComposer)
+    assert all(isinstance(matrix, ByteMatrix) for block in network.blocks for matrix in block)
     wishes = [Wish({"happy": 1.0}, 5, seed, {}) for seed in range(3)]
     first, again = (generate(network, tiny.plans(), wishes, INT8) for _ in range(2))
     for one, other in zip(first, again, strict=True):
@@ -95,23 +94,10 @@ def test_a_network_with_one_byte_weights_composes_and_the_same_seed_makes_the_sa
     assert not np.array_equal(first[0].pitch, first[1].pitch)
 
 
-@pytest.mark.parametrize(("asked", "threads"), [(0, 1), (3, 3)])
-def test_only_one_of_two_pools_of_threads_is_used(
-    asked: int, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[tuple[str, int]] = []
-    monkeypatch.setattr(opening, "default_threads", lambda: 3)
-    monkeypatch.setattr(opening, "threadpool_limits", lambda limits, user_api: told.append((user_api, limits)))
-    monkeypatch.setattr(torch, "set_num_threads", lambda number: told.append(("torch", number)))
-    path = tiny.save(tmp_path)
-    opening.open_to_compose(path, checkpoint.read_meta(path), INT8.model_copy(update={"threads": asked}))
-    assert told == [("torch", threads), ("blas", 1)]
-
-
 def test_one_byte_weights_are_refused_elsewhere_than_on_the_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opening, "pick_device", torch.device)
     path = tiny.save(tmp_path)
     with pytest.raises(EmogenError, match="int8 is for the CPU, not for cuda"):
-        opening.open_to_compose(path, checkpoint.read_meta(path), INT8.model_copy(update={"device": "cuda"}))
+        opening.open_network(path, checkpoint.read_meta(path), "cuda", "int8")

@@ -14,16 +14,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from emogen.composing import generate as generation
 from emogen.composing.generate import generate
 from emogen.composing.wish import Wish
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
-from emogen.model import checkpoint
+from emogen.model import checkpoint, opening
 from emogen.model.network import Composer, Reader
 from emogen.model.numpy_network import READ_AT_ONCE, NumpyComposer, NumpyReader, gelu
-from emogen.model.opening import in_numpy, open_model, open_to_compose
-from emogen.music.notes import Piece
+from emogen.model.opening import open_in_torch, open_network
 from emogen.music.plan import ENTRIES
 from emogen.music.tokens import NO_NOTE, SIZES, Tokens
 from emogen.settings import SampleSettings
@@ -58,7 +56,7 @@ def random_conditions() -> Conditions:
 
 
 def both(model: Composer, rows: int = B) -> tuple[Reader, NumpyReader]:
-    return model.reader(rows), in_numpy(model).reader(rows)
+    return model.reader(rows), tiny.in_numpy(model).reader(rows)
 
 
 def expectations(reader: Reader | NumpyReader, rows: int = B) -> list[npt.NDArray[np.float32]]:
@@ -112,20 +110,13 @@ def test_both_forget_pieces_and_notes_alike(model: Composer) -> None:
     check_same(readers, 2)
 
 
-def test_a_piece_composed_in_numpy_is_the_one_composed_in_torch(
-    model: Composer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_piece_composed_in_numpy_is_the_one_composed_in_torch(model: Composer) -> None:
     wishes = [Wish({"happy": 1.0}, 40, 1, {}), Wish({"sad": 1.0}, 14, 2, {"density": 1.5})]
     sample = SampleSettings(guidance=1.5)
 
-    def made() -> list[Piece]:
-        return generate(model, tiny.plans(), wishes, sample)
-
-    in_one = made()
-    assert max(map(len, in_one)) > SETTINGS.context_notes
-    monkeypatch.setattr(generation, "fastest", lambda model, sample: model)
-    monkeypatch.setattr(NumpyComposer, "reader", None)
-    for one, other in zip(in_one, made(), strict=True):
+    pieces = [generate(network, tiny.plans(), wishes, sample) for network in (tiny.in_numpy(model), model)]
+    assert max(map(len, pieces[0])) > SETTINGS.context_notes
+    for one, other in zip(*pieces, strict=True):
         assert np.array_equal(one.onset_ms, other.onset_ms)
         assert np.array_equal(one.pitch, other.pitch)
         assert np.array_equal(one.duration_ms, other.duration_ms)
@@ -173,19 +164,6 @@ def test_weights_that_are_no_numbers_are_noticed(model: Composer) -> None:
     assert not NumpyComposer(SETTINGS, weights).is_finite()
 
 
-@pytest.mark.parametrize(
-    ("sample", "in_torch"),
-    [({}, False), ({"precision": "int8"}, True), ({"threads": 0}, False)],
-    ids=str,
-)
-def test_torch_is_opened_only_for_what_numpy_cannot_do(
-    sample: dict[str, object], in_torch: bool, tmp_path: Path
-) -> None:
-    path = tiny.save(tmp_path)
-    opened = open_to_compose(path, checkpoint.read_meta(path), SampleSettings.model_validate(sample))
-    assert isinstance(opened, Composer if in_torch else NumpyComposer)
-
-
 def test_the_command_composes_without_importing_torch(tmp_path: Path) -> None:
     code = (
         "import sys; from emogen.cli import main; sys.argv = ['emogen', *sys.argv[1:]]\n"
@@ -201,10 +179,26 @@ def test_the_command_composes_without_importing_torch(tmp_path: Path) -> None:
 def test_both_are_opened_with_the_same_weights(tmp_path: Path) -> None:
     path = tiny.save(tmp_path)
     meta = checkpoint.read_meta(path)
-    opened = open_to_compose(path, meta, SampleSettings())
+    opened = open_network(path, meta)
     assert isinstance(opened, NumpyComposer)
-    readers = open_model(path, meta, SampleSettings()).reader(B), opened.reader(B)
+    readers = open_in_torch(path, meta, "cpu").reader(B), opened.reader(B)
     notes, (emotion, plan, remaining_s) = random_notes()[:, :20], random_conditions()
     for reader in readers:
         reader.read(notes, emotion, plan, remaining_s[:, :20])
     check_same(readers)
+
+
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_a_cpu_composes_in_numpy(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "pick_device", lambda name: torch.device("cpu"))
+    path = tiny.save(tmp_path)
+    assert isinstance(open_network(path, checkpoint.read_meta(path), device), NumpyComposer)
+
+
+def test_any_other_device_composes_in_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "pick_device", lambda name: torch.device("meta"))  # the only other one there
+    path = tiny.save(tmp_path)
+    monkeypatch.setattr(Composer, "is_finite", lambda model: model.device.type == "meta")
+    opened = open_network(path, checkpoint.read_meta(path), "cuda")
+    assert isinstance(opened, Composer)
+    assert not opened.training

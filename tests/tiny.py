@@ -12,6 +12,7 @@ from emogen.emotion import EMOTIONS
 from emogen.model import checkpoint
 from emogen.model.checkpoint import DatasetFacts, EpochLoss, Meta
 from emogen.model.network import Composer
+from emogen.model.numpy_network import NumpyComposer
 from emogen.music.plan import ENTRIES, PlanTable
 from emogen.music.tokens import COLUMN, SHIFT_MS
 from emogen.settings import ModelSettings
@@ -33,6 +34,11 @@ def composer(settings: ModelSettings = SETTINGS, seed: int = 0) -> Composer:
             weight.normal_(std=0.2)
         model.get_parameter(f"logits.{COLUMN.shift}.bias").sub_(torch.from_numpy(SHIFT_MS / 200).float())
     return model.eval()
+
+
+def in_numpy(model: Composer) -> NumpyComposer:
+    """The network that composes on a CPU, with the same weights."""
+    return NumpyComposer(model.settings, {name: weight.numpy() for name, weight in model.state_dict().items()})
 
 
 def plans(seed: int = 0) -> PlanTable:

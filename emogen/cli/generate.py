@@ -100,6 +100,10 @@ def generate(
     voice = Voice.open(checkpoint, settings.paths.runs)
     opening = opening_of(prime, seconds) if prime else None
     console.print(f"composing with {escape(voice.label)}, seed {seed}")
+    if settings.sample.threads > (cores := os.cpu_count() or 1):
+        console.print(
+            f"this computer has {cores} cores, fewer than --threads {settings.sample.threads}: it uses {cores}"
+        )
     pieces = compose(voice, wishes, settings.sample, opening)
     rows = [
         _write(file, piece, wish, {"checkpoint": voice.label, **_how(settings, prime)})

@@ -15,9 +15,7 @@ import numpy.typing as npt
 
 from emogen.composing.wish import Wish
 from emogen.emotion import EMOTIONS
-from emogen.errors import EmogenError
 from emogen.model.numpy_network import NumpyComposer, NumpyReader
-from emogen.model.opening import fastest
 from emogen.music.notes import LOWEST_KEY, Ints, Piece
 from emogen.music.plan import ENTRIES, HARMONY, PlanTable, measure
 from emogen.music.tokens import COLUMN, DURATION_MS, NO_NOTE, SHIFT_MS, SIZES, Tokens, decode, nearest
@@ -193,25 +191,19 @@ class Drafts:
 
 
 def generate(
-    model: Composer | NumpyComposer,
+    network: Composer | NumpyComposer,
     plans: PlanTable,
     wishes: Sequence[Wish],
     sample: SampleSettings,
     opening: Tokens | None = None,
     tell: Callable[[float], None] = lambda seconds: None,
-) -> list[Piece]:  # six: the model and its plans, the wishes, how to draw, what to begin with, who is told
-    """A piece for each wish, of exactly its length.
+) -> list[Piece]:  # six: the network and its plans, the wishes, how to draw, what to begin with, who is told
+    """A piece for each wish, of exactly its length, all drawn as one batch.
 
     Args:
         opening: notes (N, 4) that every piece begins with; they must end before the shortest wish does.
-        tell: is told now and then how many seconds of music there are, over all pieces.
-
-    Raises:
-        EmogenError: a weight that is not finite (nothing could be drawn, and no piece would ever end).
+        tell: called after each note with the seconds of music composed so far, over all pieces.
     """
-    if not model.is_finite():
-        raise EmogenError("the network's weights are not all numbers", "take another checkpoint: emogen ckpt list")
-    network = fastest(model, sample)
     drafts = Drafts(wishes, plans, np.zeros((0, 4), dtype=np.uint8) if opening is None else opening)
     guided = sample.guidance != 1
     reader = network.reader(len(drafts) * (2 if guided else 1))

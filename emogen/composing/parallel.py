@@ -1,4 +1,18 @@
-"""Many pieces: some at a time, so that they take the memory of a few, and in several processes."""
+"""Composing many pieces: some at a time, and in several processes.
+
+A batch of pieces is composed at once, because a matrix is read once for all of its rows; but each piece takes memory,
+so many pieces are composed in parts. On a CPU several processes of one thread each compose more than one process of
+several threads, so the parts are dealt out to processes, each of which has the network from the start and gets wishes::
+
+    this process                                   a process
+    compose, once ------------------------------>  compose
+    wishes of a part --------------------------->  compose(wishes, tell) -> pieces
+    pieces, in the order of the wishes <---------
+    progress: one number per part, in shared memory, written by the process that composes it and read here while
+    waiting; the last number of that memory is written here, and ends all composing at its next note
+
+Shared memory and not a queue: a number is neither lost nor waited for, and Ctrl-C cannot leave a lock behind.
+"""
 
 from __future__ import annotations
 
@@ -7,108 +21,85 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from math import ceil
 from time import sleep
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from threadpoolctl import threadpool_limits
-
-from emogen.composing.generate import generate
 from emogen.composing.wish import Wish
-from emogen.errors import EmogenError
-from emogen.model.numpy_network import NumpyComposer
-from emogen.model.opening import fastest
 from emogen.music.notes import Piece
-from emogen.music.plan import PlanTable
-from emogen.music.tokens import Tokens
-from emogen.settings import SampleSettings
-from emogen.system.devices import default_threads, is_out_of_memory
 from emogen.system.processes import CONTEXT, pool
 
-if TYPE_CHECKING:
-    from emogen.model.network import Composer
-
-FEWEST = 4
-"""Pieces for which it pays to start a process."""
-LOOK_EVERY_S = 0.05
-"""How often it is looked how far the processes are."""
 AT_ONCE = 32
 """Pieces to compose as one batch: each takes memory (13 MB with a base model, twice that with guidance)."""
+FEWEST = 4
+"""Pieces for which it pays to start a process."""
+POLL_S = 0.05
+"""Time between two readings of the progress of the processes."""
+
+Tell = Callable[[float], None]
+"""Called now and then with the seconds of music composed so far."""
+Compose = Callable[[Sequence[Wish], Tell], list[Piece]]
+"""A piece for each wish, as one batch."""
 
 
-def generate_all(
-    model: Composer | NumpyComposer,
-    plans: PlanTable,
-    wishes: Sequence[Wish],
-    sample: SampleSettings,
-    opening: Tokens | None = None,
-    tell: Callable[[float], None] = lambda seconds: None,
-) -> Generator[Piece]:  # six, as generate
-    """A piece for each wish, as ``generate``; some at a time, so any number of them takes the memory of a few.
+def workers_for(pieces: int, cores: int) -> int:
+    """Processes that it pays to start for that many pieces."""
+    return max(1, min(cores, ceil(pieces / FEWEST)))
 
-    NumPy composes in several processes, if there are enough pieces for them.
+
+def compose_all(compose: Compose, wishes: Sequence[Wish], workers: int, tell: Tell) -> Generator[Piece]:
+    """A piece for each wish, in the order of the wishes, composed in parts by that many processes.
+
+    With one worker it is this process. Otherwise ``compose`` must be picklable.
 
     Raises:
-        EmogenError: as ``generate``; or memory is too small even so.
+        EmogenError: a process was ended from outside; or what ``compose`` raises.
     """
-    network = fastest(model, sample)
-    alone = not isinstance(network, NumpyComposer) or sample.precision == "int8"
-    workers = 1 if alone else max(1, min(sample.threads or default_threads(), ceil(len(wishes) / FEWEST)))
     rounds = max(1, ceil(len(wishes) / (AT_ONCE * workers)))
     at_once = max(1, ceil(len(wishes) / (rounds * workers)))
     parts = [wishes[at : at + at_once] for at in range(0, len(wishes), at_once)]
-    try:
-        if workers == 1:
-            before_s = 0.0
-            for some in parts:
-                yield from generate(network, plans, some, sample, opening, partial(_tell_more, tell, before_s))
-                before_s += sum(wish.seconds for wish in some)
-        else:
-            yield from _in_processes(workers, parts, tell, network, plans, sample, opening)
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
-            raise
-        where = "cpu" if isinstance(model, NumpyComposer) else model.device
-        raise EmogenError(f"out of memory on {where}", "close other programs, or try --device cpu") from None
+    if workers > 1:
+        yield from _in_processes(compose, parts, workers, tell)
+        return
+    before_s = 0.0
+    for part in parts:
+        yield from compose(part, partial(_tell_more, tell, before_s))
+        before_s += sum(wish.seconds for wish in part)
 
 
-def _tell_more(tell: Callable[[float], None], before_s: float, seconds: float) -> None:
+def _tell_more(tell: Tell, before_s: float, seconds: float) -> None:
     tell(before_s + seconds)
 
 
-def _in_processes(
-    workers: int, parts: Sequence[Sequence[Wish]], tell: Callable[[float], None], *given: Any
-) -> Iterator[Piece]:
-    """The pieces of all parts in their order; ``given`` is what each process composes with, see ``_compose_part``."""
-    told = CONTEXT.Array("d", len(parts) + 1, lock=False)  # seconds of each part, and whether to stop
-    with pool(workers, "try again with --threads 1", _remember, (told, *given)) as processes:
+def _in_processes(compose: Compose, parts: Sequence[Sequence[Wish]], workers: int, tell: Tell) -> Iterator[Piece]:
+    done_s = CONTEXT.Array("d", len(parts) + 1, lock=False)  # of each part; and whether to stop
+    with pool(workers, "try again with --threads 1", _remember, (done_s, compose)) as processes:
         composing = deque(processes.submit(_compose_part, number, part) for number, part in enumerate(parts))
         try:
             while composing:
                 part = composing.popleft()
                 while not part.done():
-                    sleep(LOOK_EVERY_S)  # not part.result(timeout): Ctrl-C may break the lock that it waits with
-                    tell(sum(told[:-1]))
-                tell(sum(told[:-1]))
+                    sleep(POLL_S)  # not part.result(timeout): Ctrl-C may break the lock that it waits with
+                    tell(sum(done_s[:-1]))
+                tell(sum(done_s[:-1]))
                 yield from part.result()
         finally:
-            told[-1] = 1
+            done_s[-1] = 1
 
 
-_given: tuple[Any, ...] = ()
-"""In a process of ``_in_processes``: what it composes with."""
+_given: tuple[Any, Compose]
+"""In a process of ``_in_processes``: its memory of progress, and what it composes with."""
 
 
-def _remember(*given: Any) -> None:
+def _remember(done_s: Any, compose: Compose) -> None:
     global _given
-    threadpool_limits(1, user_api="blas")
-    _given = given
+    _given = done_s, compose
 
 
 def _compose_part(number: int, part: Sequence[Wish]) -> list[Piece]:
-    told, network, plans, sample, opening = _given
+    done_s, compose = _given
 
     def tell(seconds: float) -> None:
-        told[number] = seconds
-        if told[-1]:
+        done_s[number] = seconds
+        if done_s[-1]:
             raise KeyboardInterrupt
 
-    return generate(network, plans, part, sample, opening, tell)
+    return compose(part, tell)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emogen.composing.parallel import generate_all
+from emogen.composing.generate import generate
+from emogen.composing.parallel import Tell, compose_all, workers_for
 from emogen.composing.wish import Wish
+from emogen.errors import EmogenError
 from emogen.model.checkpoint import Meta, plans_of, read_meta
 from emogen.model.numpy_network import NumpyComposer
-from emogen.model.opening import open_to_compose
+from emogen.model.opening import open_network
 from emogen.music.notes import Piece
 from emogen.music.plan import PlanTable
 from emogen.music.tokens import Tokens
 from emogen.settings import SampleSettings
+from emogen.system.devices import default_threads, is_out_of_memory, threads
 from emogen.training.shelf import label, resolve
 
 if TYPE_CHECKING:
@@ -62,7 +68,7 @@ class Voice:
         """
         kind = sample.device, sample.precision
         if kind not in self._networks:
-            self._networks[kind] = open_to_compose(self.path, self.meta, sample)
+            self._networks[kind] = open_network(self.path, self.meta, *kind)
         return self._networks[kind]
 
     def pieces(
@@ -71,7 +77,7 @@ class Voice:
         sample: SampleSettings | None = None,
         *,
         opening: Tokens | None = None,
-        tell: Callable[[float], None] = lambda seconds: None,
+        tell: Tell = lambda seconds: None,
     ) -> Generator[Piece]:
         """A piece for each wish, in their order, each of exactly its length.
 
@@ -86,4 +92,31 @@ class Voice:
             EmogenError: as ``network``; or memory is too small.
         """
         sample = sample or SampleSettings()
-        yield from generate_all(self.network(sample), self.plans, wishes, sample, opening, tell)
+        network = self.network(sample)
+        in_torch = not isinstance(network, NumpyComposer) or sample.precision == "int8"
+        cores = min(sample.threads, os.cpu_count() or 1)
+        workers = 1 if in_torch else workers_for(len(wishes), cores or default_threads())
+        limits = partial(threads, 1 if workers > 1 else cores or 1, in_torch)
+        compose = partial(_compose, limits, network, self.plans, sample, opening)
+        try:
+            yield from compose_all(compose, wishes, workers, tell)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+                raise
+            raise EmogenError(
+                f"out of memory on {sample.device}", "close other programs, or compute elsewhere"
+            ) from None
+
+
+def _compose(
+    limits: Callable[[], AbstractContextManager[None]],
+    network: Composer | NumpyComposer,
+    plans: PlanTable,
+    sample: SampleSettings,
+    opening: Tokens | None,
+    wishes: Sequence[Wish],
+    tell: Tell,
+) -> list[Piece]:
+    """Pieces as one batch, within limits of threads that do not outlast it."""
+    with limits():
+        return generate(network, plans, wishes, sample, opening, tell)

@@ -19,11 +19,12 @@ from emogen.ear.fitted import Ear
 from emogen.emotion import EMOTIONS
 from emogen.evaluation.sections import Heard, Report, length_error, page, steering
 from emogen.model.network import Composer
-from emogen.model.opening import open_model
+from emogen.model.opening import open_in_torch
 from emogen.music.notes import Floats, Piece
 from emogen.music.plan import ENTRIES, PlanTable
 from emogen.music.tokens import FAMILIES, is_note
 from emogen.settings import SampleSettings
+from emogen.system.devices import default_threads, threads
 
 LENGTHS_S = (10.0, 30.0, 60.0, 180.0)
 """Lengths at which the error is measured, with a piece of each emotion."""
@@ -51,8 +52,11 @@ def evaluate(
         for i in range(0, len(short), len(EMOTIONS))
     ]
     tell("listening", 0.0)
+    with threads(sample.threads or default_threads(), in_torch=True):
+        model = open_in_torch(voice.path, voice.meta, sample.device)
+        nats = likelihood(model, voice.plans, corpus, tell)
     return {
-        "likelihood": likelihood(open_model(voice.path, voice.meta, sample), voice.plans, corpus, tell),
+        "likelihood": nats,
         "steering": steering(pieces, wanted),
         "length": {f"{length:g}": length_error(some, length) for length, some in zip(LENGTHS_S, lengths, strict=True)},
         **page(pieces, corpus, ear, seconds),

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from emogen.errors import EmogenError
@@ -54,6 +56,27 @@ def default_threads() -> int:
     """
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return max(1, min(3, (os.cpu_count() or 2) - 1) // here)
+
+
+@contextmanager
+def threads(number: int, in_torch: bool = False) -> Iterator[None]:
+    """Compute in NumPy, or ``in_torch``, with that many threads; afterwards the process has those it had before.
+
+    In PyTorch, NumPy gets one thread: two pools would take each other's cores.
+    """
+    from threadpoolctl import threadpool_limits
+
+    if in_torch:
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(number)
+    try:
+        with threadpool_limits(1 if in_torch else number, user_api="blas"):
+            yield
+    finally:
+        if in_torch:
+            torch.set_num_threads(before)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
