@@ -32,19 +32,19 @@ ALIASES = {
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """A did-you-mean sentence for a mistyped ``word``, or an empty string where nothing is near."""
+    """A did-you-mean sentence for a mistyped ``word``, or an empty string if nothing is similar."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"did you mean '{near[0]}'?" if near else ""
 
 
 def parse_mixture(text: str) -> dict[str, float]:
-    """Weights over ``EMOTIONS`` from what a person writes; they are positive and sum to 1.
+    """Weights over ``EMOTIONS`` from what a user writes; they are positive and sum to 1.
 
     ``"happy"``, an alias (``"joy"``), a quadrant (``"q2"``, an equal mixture of its emotions), or a mixture
     (``"happy:0.7,calm:0.3"``; weights are scaled to sum to 1).
 
     Raises:
-        UsageError: an unknown name, a weight that is no number from 1e-6 to 1e6, a part without a name.
+        UsageError: an unknown name, a weight that is not a number from 1e-6 to 1e6, a part without a name.
     """
     weights: dict[str, float] = {}
     for part in text.split(","):
@@ -63,7 +63,7 @@ def parse_mixture(text: str) -> dict[str, float]:
 
 
 def _names(name: str) -> tuple[str, ...]:
-    """The emotions one word stands for."""
+    """The emotions that one word stands for."""
     if quadrant := re.fullmatch(r"q([1-4])", name):
         return QUADRANTS[int(quadrant[1])]
     canonical = ALIASES.get(name, name)

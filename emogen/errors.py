@@ -1,8 +1,8 @@
-"""What can go wrong for a person, each with an exit code and a hint of what to do about it."""
+"""Errors for users, each with an exit code and a hint about what to do."""
 
 
 class EmogenError(Exception):
-    """Something a person can mend: ``message`` says what and where, ``hint`` what to do."""
+    """An error that the user can fix: the message says what is wrong and where, ``hint`` what to do."""
 
     exit_code = 1
 
@@ -12,17 +12,17 @@ class EmogenError(Exception):
 
 
 class UsageError(EmogenError):
-    """A flag, setting or argument that cannot be meant."""
+    """A flag, setting or argument that makes no sense."""
 
     exit_code = 2
 
 
 class UnusableFile(EmogenError):
-    """A file that is not what it should be; ``prepare`` lists it and goes on."""
+    """A file that is not what it should be; ``prepare`` lists it and continues."""
 
 
 def check_range(name: str, value: float, lowest: float, highest: float) -> None:
-    """Refuse a value outside of lowest..highest, or none at all (nan), by the name that its giver knows it by.
+    """Refuse a value outside lowest..highest, or nan; ``name`` is what the caller calls it.
 
     Raises:
         UsageError: the value, and what is allowed.

@@ -1,1 +1,1 @@
-"""From other people's files to batches: sources, splits by song, the prepared cache, windows."""
+"""From users' files to batches: sources, splits by song, the prepared cache, windows."""

@@ -1,6 +1,6 @@
 """From the cache to batches: windows of clips, balanced over the emotions, augmented, bucketed by length.
 
-Every batch is a pure function of (seed, epoch, step), so a run that stops anywhere goes on exactly where it was.
+Every batch is a pure function of (seed, epoch, step), so a run that is stopped anywhere resumes exactly.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from emogen.music.tokens import COLUMN, DURATION_MS, SHIFT_MS, SILENCE, SIZES, T
 from emogen.settings import TrainSettings
 
 BUCKET_BATCHES = 16
-"""Windows of so many batches are sorted by length together, so that a batch holds windows of about one length."""
+"""The windows of this many batches are sorted by length together, so that a batch holds windows of similar length."""
 
 
 class Batch(NamedTuple):
@@ -31,7 +31,7 @@ class Batch(NamedTuple):
     notes: Tensor
     """(B, T + 1, 4) uint8: windows as ``music/tokens`` describes them."""
     emotion: Tensor
-    """(B, E): one-hot; all zeros where it is hidden or there is none."""
+    """(B, E): one-hot; all zeros where it is hidden or unknown."""
     plan: Tensor
     """(B, P), standardised; NaN where hidden."""
     remaining_s: Tensor
@@ -39,13 +39,13 @@ class Batch(NamedTuple):
 
 
 def plan_table(corpus: Corpus, longest: int, seed: int, scale: plan.PlanTable | None = None) -> plan.PlanTable:
-    """The table of the plans of the training clips, of each its first ``longest`` notes; see ``PlanTable.of``.
+    """The table of the plans of the training clips, measured on their first ``longest`` notes; see ``PlanTable.of``.
 
     Raises:
         EmogenError: there is no training clip.
     """
     windows = cut(corpus, corpus.clips("train"), longest, None)
-    windows = windows[windows[:, 1] == 0]  # one a clip: in parts, dense clips would count more than others
+    windows = windows[windows[:, 1] == 0]  # one per clip: otherwise dense clips would count more than others
     if not len(windows):
         raise EmogenError("the prepared corpus has no training clips", "prepare a larger one: emogen prepare FOLDER")
     plans = []
@@ -61,8 +61,8 @@ def plan_table(corpus: Corpus, longest: int, seed: int, scale: plan.PlanTable | 
 def cut(corpus: Corpus, clips: Ints, longest: int, rng: np.random.Generator | None) -> Ints:
     """Windows (N, 3) of (clip, first note, number of notes) that hold every note of the clips once.
 
-    A clip of up to ``longest`` notes is one window. A longer one is cut every ``longest`` notes, with an ``rng``
-    starting from a random place, so that each epoch cuts elsewhere.
+    A clip of up to ``longest`` notes is one window. A longer one is cut every ``longest`` notes; with an ``rng`` the
+    first cut is random, so that each epoch cuts elsewhere.
     """
     windows = []
     for clip, total in zip(clips.tolist(), np.diff(corpus.start)[clips].tolist(), strict=True):
@@ -73,10 +73,10 @@ def cut(corpus: Corpus, clips: Ints, longest: int, rng: np.random.Generator | No
 
 
 def balance(emotion: npt.NDArray[np.integer], rng: np.random.Generator) -> Ints:
-    """Indices into ``emotion`` (N,) in which every emotion that occurs stands as often as the most frequent one.
+    """Indices into ``emotion`` (N,) in which every emotion that occurs is as frequent as the most frequent one.
 
-    Each index stands at least once, and none of an emotion twice more often than another of it. Unlabelled entries
-    (-1) stand once.
+    Each index occurs at least once; within an emotion, counts differ by at most one. Unlabelled entries (-1) occur
+    once.
     """
     groups = [np.flatnonzero(emotion == e) for e in range(len(EMOTIONS))]
     most = max(map(len, groups), default=0)
@@ -102,7 +102,7 @@ class Batches:
         context_notes: int,
         plans: plan.PlanTable,
         augment: TrainSettings | None = None,
-    ) -> None:  # six on purpose: what, how much of it, and how it is changed
+    ) -> None:  # six: what, how much of it, and how it is augmented
         self.corpus, self.clips = corpus, corpus.clips(split)
         self.batch_size, self.context_notes = batch_size, context_notes
         self.plans, self.augment = plans, augment
@@ -128,7 +128,7 @@ class Batches:
     def batch(self, epoch: int, step: int) -> Batch:
         """Batch number ``step`` of an epoch."""
         windows = self.epoch(epoch)[step]
-        # from 1: to numpy [seed, epoch, 0] is the seed [seed, epoch] of the epoch itself
+        # + 1: to numpy, [seed, epoch, 0] is the same seed as [seed, epoch], that of the epoch itself
         rng = np.random.default_rng([self.augment.seed, epoch, step + 1]) if self.augment else None
         rows = [self._window(clip, first, length, rng) for clip, first, length in windows.tolist()]
         longest = max(len(notes) for notes, _ in rows)
@@ -183,7 +183,7 @@ def vary(rows: Tokens, by: TrainSettings, rng: np.random.Generator) -> tuple[Tok
 
 @lru_cache(maxsize=64)
 def stretched(percent: int) -> tuple[Ints, Ints]:
-    """Lookup tables: the shift (145,) and the duration (95,) that each becomes at ``percent`` of its time."""
+    """Lookup tables: what each shift (145,) and duration (95,) becomes at ``percent`` of its time."""
     shift = nearest(SHIFT_MS, SHIFT_MS * (percent / 100))
     return shift, nearest(DURATION_MS, DURATION_MS * (percent / 100))
 
@@ -195,7 +195,7 @@ def hide(
     plans: plan.Plans,
     remaining_s: npt.NDArray[np.float32],
 ) -> None:
-    """Hide conditions in place, so that each can be missing: what is hidden becomes zeros (emotion) or NaN."""
+    """Hide conditions in place, so that the model learns to do without each: zeros hide an emotion, NaN the rest."""
     rows = len(emotion)
     emotion[rng.random(rows) < by.drop_emotion] = 0
     hidden = rng.random(plans.shape) < by.drop_plan_entry

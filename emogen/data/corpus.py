@@ -1,15 +1,15 @@
 """A prepared corpus: what ``prepare`` writes to the disk once and training opens each time.
 
-It is a folder, ``<data home>/<name>-<first 8 digits of its key>/``, and opens at once:
+It is a folder, ``<data home>/<name>-<first 8 digits of its key>/``, which is opened without reading the notes:
 
 =================  ================================================================================================
 ``notes.bin``      the tokens of all clips one after the other, uint8 (N, 4), memory-mapped
 ``clips.npz``      ``start`` (C + 1,), ``emotion``, ``song``, ``split`` (C,) and the clips' names
-``manifest.json``  what it is, where from, with which settings, how much, what was left out and why
+``manifest.json``  what it is, its source, settings and counts, what was left out and why
 =================  ================================================================================================
 
-The *key* (names, sizes, times of the files, settings) tells whether the same was prepared before; the *fingerprint*
-(tokens, emotions, splits) is equal wherever the same music is prepared.
+The *key* (names, sizes, times of the files, settings) tells whether the same source was prepared before; the
+*fingerprint* (tokens, emotions, splits) is equal wherever the same music is prepared.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from emogen.music.tokens import Tokens
 
 SPLITS = ("train", "valid", "test")
 FORMAT = 2
-"""Raised whenever the cache's layout, the reading or the splitting changes."""
+"""Incremented whenever the layout of the cache, the reading or the splitting changes."""
 
 
 class Manifest(BaseModel):
-    """What a prepared corpus is."""
+    """The description of a prepared corpus, as ``manifest.json`` holds it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,7 +46,7 @@ class Manifest(BaseModel):
     fingerprint: str
     emogen_version: str
     vocabulary: str
-    """``tokens.fingerprint()`` of the version that made it."""
+    """``tokens.fingerprint()`` of the version that prepared it."""
     settings: dict[str, Any]
     thresholds: dict[str, float]
     """See ``split.name_emotions``."""
@@ -69,7 +69,7 @@ class Corpus:
     start: npt.NDArray[np.int64]
     """(C + 1,): the notes of clip c are ``tokens[start[c] : start[c + 1]]``."""
     emotion: npt.NDArray[np.int8]
-    """(C,): index into ``EMOTIONS``, or -1 for no label."""
+    """(C,): index into ``EMOTIONS``, or -1 without a label."""
     song: npt.NDArray[np.int32]
     """(C,): index into ``manifest.songs``."""
     split: npt.NDArray[np.int8]
@@ -89,7 +89,7 @@ def open_corpus(data_home: Path, name: str = "") -> Corpus:
     """Open a prepared corpus: the one prepared last, or one by its name, its folder's name, or its path.
 
     Raises:
-        EmogenError: none of that name, or one that this version cannot use.
+        EmogenError: no such corpus, or one that this version cannot use.
     """
     directory = _directory(data_home, name)
     again = "prepare it again: emogen prepare SOURCE"

@@ -1,4 +1,4 @@
-"""EMOPIA's own archive, fetched from where its authors keep it."""
+"""The download of EMOPIA from its authors' record."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ EMOPIA_LICENCE = "EMOPIA (Hung et al., ISMIR 2021) is licensed CC BY-NC-SA 4.0 b
 
 
 def fetch_emopia(folder: Path, progress: Callable[[int, int], None] | None = None) -> Path:
-    """EMOPIA 2.2's archive in ``folder``, downloaded unless it is there; a download cut short is taken up again.
+    """The archive of EMOPIA 2.2 in ``folder``, downloaded unless it is there; an interrupted download is resumed.
 
-    ``progress`` is called with the bytes that are there and the bytes in all (0 where unknown).
+    ``progress`` is called with the number of bytes downloaded and of all bytes (0 if unknown).
 
     Raises:
         EmogenError: no network, or an archive whose checksum is not EMOPIA's (it is removed).
@@ -33,20 +33,20 @@ def fetch_emopia(folder: Path, progress: Callable[[int, int], None] | None = Non
         _download(EMOPIA_URL, part, progress or (lambda done, total: None))
     except (OSError, ValueError) as error:  # URLError and timeouts are OSErrors
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        hint = "check the network and try again: it goes on where it stopped"
+        hint = "check the network and try again: the download resumes where it stopped"
         raise EmogenError(f"EMOPIA could not be downloaded from {EMOPIA_URL} ({reason})", hint) from None
     with part.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if digest != EMOPIA_MD5:
         part.unlink()
-        hint = "try again; if it stays so, fetch it by hand and run: emogen prepare EMOPIA_2.2.zip"
+        hint = "try again; if that does not help, download it by hand and run: emogen prepare EMOPIA_2.2.zip"
         raise EmogenError(f"the download is not EMOPIA 2.2 (md5 {digest} instead of {EMOPIA_MD5}); removed", hint)
     part.replace(whole)
     return whole
 
 
 def _download(url: str, part: Path, progress: Callable[[int, int], None]) -> None:
-    """Fetch the rest of ``part``; from the start where the server cannot give a part of the file."""
+    """Fetch the rest of ``part``; from the start if the server does not support ranges."""
     if not url.startswith(("https://", "http://")):
         raise ValueError(f"not a web address: {url}")
     done = part.stat().st_size if part.exists() else 0

@@ -1,7 +1,6 @@
-"""Make a corpus ready: read and encode its clips in parallel and write the cache that ``corpus.open_corpus`` opens.
+"""Prepare a corpus: read and encode its clips in parallel and write the cache that ``corpus.open_corpus`` opens.
 
-``sources`` says which clips there are, ``split`` who may see them and what their emotions are.
-(Above 300 lines: workers that end cleanly take their room.)
+``sources`` finds the clips, ``split`` assigns splits and emotions.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from emogen.system.files import remove, whole, write_text
 from emogen.system.processes import pool
 
 CHUNK_FILES = 32
-"""Fewest files that a worker reads at a time; so many or fewer are read without workers."""
+"""Smallest number of files that a worker reads at a time; up to this many are read without workers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +61,12 @@ def prepare(
 ) -> Report:  # seven parameters: what, where, how, and the four flags of the command
     """Read, encode and split the music in ``source`` (see ``sources.find``) and make it the current corpus.
 
-    The same files and settings again are not read again, unless with ``force``. ``progress`` is called with the
-    number of files read and of all files.
+    Files that were prepared with the same settings before are not read again, unless with ``force``. ``progress`` is
+    called with the number of files read and of all files.
 
     Raises:
-        EmogenError: nothing usable in the source, no official split in it, or another prepare is writing.
-        UsageError: a name that cannot be a folder's.
+        EmogenError: the source has no usable file or no official split, or another prepare is writing.
+        UsageError: ``name`` cannot be the name of a folder.
     """
     began = time.monotonic()
     if name and not re.fullmatch(r"\w[\w.-]*", name):
@@ -101,7 +100,7 @@ def prepare(
 
 
 def _key(found: Source, data: DataSettings, apart_from: str) -> str:
-    """Sixteen hex digits that change with the files, what their source says of them, the settings or the format."""
+    """Sixteen hex digits that change with the files, their labels, the settings or the format."""
     digest = hashlib.sha256()
     settings = data.model_dump(mode="json", exclude={"workers"}) | {"apart_from": apart_from}
     for part in (FORMAT, tokens.fingerprint(), settings, found.left_out, found.remarks, sorted(found.official.items())):
@@ -113,7 +112,7 @@ def _key(found: Source, data: DataSettings, apart_from: str) -> str:
 
 @contextlib.contextmanager
 def _sole_writer(data_home: Path) -> Iterator[None]:
-    """Hold the data home's lock, with what a killed prepare left there swept away."""
+    """Hold the lock of the data home, and remove what a killed prepare left there."""
     try:
         data_home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -129,7 +128,7 @@ def _sole_writer(data_home: Path) -> Iterator[None]:
 
 
 def _same_again(directory: Path, key: str) -> Manifest | None:
-    """The manifest of what was prepared with the same key, if it is whole."""
+    """The manifest of a corpus that was prepared with the same key, if it is intact."""
     try:
         manifest = open_corpus(directory.parent, directory.name).manifest
     except EmogenError:
@@ -144,7 +143,7 @@ def _reasons(left_out: list[tuple[str, str]]) -> str:
 
 
 class Encoded(NamedTuple):
-    """One file as a worker hands it back; ``problem`` says why it cannot be used."""
+    """One file as a worker returns it; ``problem`` says why it cannot be used."""
 
     problem: str
     tokens: bytes = b""
@@ -152,7 +151,7 @@ class Encoded(NamedTuple):
     velocity: float = 0.0
     """Mean of its notes, 1..127."""
     apart: str = ""
-    """The held-out song of another corpus that it shares a melody with."""
+    """The held-out song of another corpus with which it shares a melody."""
 
 
 def _encode(data: bytes, any_instrument: bool, held_out: Melodies | None) -> Encoded:
@@ -165,7 +164,7 @@ def _encode(data: bytes, any_instrument: bool, held_out: Melodies | None) -> Enc
 def _encode_files(
     root: Path, in_zip: bool, any_instrument: bool, held_out: Melodies | None, names: list[str]
 ) -> list[Encoded]:
-    """Some files of a source; what one process does at a time."""
+    """Encode some files of a source, in one process."""
     results = []
     with opened(root, in_zip) as read:
         for name in names:
@@ -177,11 +176,11 @@ def _encode_files(
 
 
 def _encode_all(encode: Callable[[list[str]], list[Encoded]], found: Source, workers: int) -> Generator[Encoded]:
-    """Every file of a source, in its order, whatever the number of workers (0: one a core)."""
+    """Every file of a source, in order, with any number of workers (0: one per core)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = workers or cores
     names = [file.name for file in found.files]
-    size = min(max(CHUNK_FILES, len(names) // (workers * 32)), 1024)  # a chunk opens the archive anew
+    size = min(max(CHUNK_FILES, len(names) // (workers * 32)), 1024)  # each chunk opens the archive again
     chunks = [names[at : at + size] for at in range(0, len(names), size)]
     workers = min(workers, len(chunks))
     if workers == 1:
@@ -195,7 +194,7 @@ def _encode_all(encode: Callable[[list[str]], list[Encoded]], found: Source, wor
 
 @dataclass(frozen=True, slots=True)
 class _Music:
-    """What was read: numbers of each clip that is kept, and what became of the others."""
+    """What was read: figures of each clip that is kept, and why the others were left out."""
 
     clips: list[Found] = field(default_factory=list)
     notes: list[int] = field(default_factory=list)
@@ -205,12 +204,12 @@ class _Music:
     same: list[tuple[str, str]] = field(default_factory=list)
     """Pairs of songs that share music."""
     apart: dict[str, str] = field(default_factory=dict)
-    """Songs that are kept out of training, and the held-out song of another corpus that each shares a melody with."""
+    """Songs kept out of training, each with the held-out song of another corpus with which it shares a melody."""
     digest: Any = field(default_factory=hashlib.sha256)
 
 
 def _read_into(path: Path, found: Source, encoded: Generator[Encoded], progress: Callable[[int, int], None]) -> _Music:
-    """Write the tokens of a source's files one after the other; only a few numbers of each stay in memory."""
+    """Write the tokens of a source's files one after the other; only a few figures of each stay in memory."""
     music = _Music(left_out=list(found.left_out))
     first_of: dict[bytes, Found] = {}
     with path.open("wb") as file, contextlib.closing(encoded) as results:
@@ -288,5 +287,5 @@ def _describe(draft: Path, music: _Music, found: Source, data: DataSettings, who
 
 
 def _shown(name: str) -> str:
-    """A file name as a line of text: bytes in it that are none, and control characters, are written as escapes."""
+    """A file name as one line of text: control characters, and bytes that are not text, are written as escapes."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in name)

@@ -1,4 +1,4 @@
-"""Who may see which clip, and what its emotion is: songs stay whole, quadrants become emotions, and all are counted."""
+"""Split and emotion of each clip: songs stay whole, quadrants become emotions; and the table of counts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from emogen.emotion import EMOTIONS, QUADRANTS
 from emogen.errors import EmogenError
 
 SHARES = (0.70, 0.15, 0.15)
-"""Of the songs, for each of ``SPLITS``."""
+"""Share of the songs for each of ``SPLITS``."""
 
 SAME_MUSIC = (
     ("TNoaOTrTkTQ", "bIx4DwkZxFY"),
@@ -24,19 +24,18 @@ SAME_MUSIC = (
     ("k-FNDbK6Qhg", "ZTrEoB8T9YA"),
 )
 """EMOPIA's recordings that share music: each pair has 20 to 142 runs of 13 notes in common in any key, no other more
-than 10 (measured). A table, because the same rule on a larger corpus would tie unrelated pieces by their figures."""
+than 10 (measured). This is a table, because the same rule on a larger corpus would tie unrelated pieces together."""
 
 
 def split_songs(
     song: npt.NDArray[np.int32], group: npt.NDArray[np.int32], stratum: npt.NDArray[np.int64], seed: int
 ) -> npt.NDArray[np.int8]:
-    """Index into ``SPLITS`` for each clip (C,), in shares of 70/15/15 of the songs and nearly so of the clips.
+    """Index into ``SPLITS`` for each clip (C,), 70/15/15 by songs and approximately by clips.
 
     ``song`` (C,) indexes ``group`` (S,): songs of one group share music and stay together. Groups are sorted by the
-    ``stratum`` (label) that most of their clips have, then by their number of clips, in random order where these
-    are equal, and dealt out in that order, each to the split that is owed most songs so far. So every stratum and
-    the whole come near the shares, also where songs are few: the third one dealt is the first for valid, the fifth
-    for test.
+    ``stratum`` (label) that most of their clips have, then by their number of clips, in random order among
+    equals, and dealt out in that order, each to the split that lacks most songs so far. So every stratum and the
+    whole come close to the shares even with few songs: the third one dealt is the first of valid, the fifth of test.
     """
     groups, of_clip, clips = np.unique(group[song], return_inverse=True, return_counts=True)
     songs = np.bincount(group, minlength=groups.max() + 1)[groups]
@@ -54,7 +53,7 @@ def split_songs(
 
 
 def group_songs(names: list[str], same: list[tuple[str, str]]) -> npt.NDArray[np.int32]:
-    """Group (S,) of each song: those that share music (``same``, ``SAME_MUSIC``), also by way of a third, have one."""
+    """Group (S,) of each song: songs that share music (``same``, ``SAME_MUSIC``), directly or not, have one."""
     leader: dict[str, str] = {}
 
     def lead(name: str) -> str:
@@ -72,7 +71,7 @@ def group_songs(names: list[str], same: list[tuple[str, str]]) -> npt.NDArray[np
 def official_only(found: Source, source: Path) -> Source:
     """The files that are in the dataset's own split; the others are left out."""
     if not found.official:
-        hint = "only EMOPIA has one (split/train_clip.csv and so on beside midis/); --split song works everywhere"
+        hint = "only EMOPIA has one (split/train_clip.csv and so on beside midis/); --split song works for any source"
         raise EmogenError(f"{source} has no official split", hint)
     names = {file.name for file in found.files if PurePosixPath(file.name).name in found.official}
     left_out = [(file.name, "in no part of the official split") for file in found.files if file.name not in names]
@@ -81,7 +80,7 @@ def official_only(found: Source, source: Path) -> Source:
 
 
 def split_officially(clips: list[Found], source: Source) -> npt.NDArray[np.int8]:
-    """Index into ``SPLITS`` for each clip (C,) as the dataset's own split has it; see ``official_only``."""
+    """Index into ``SPLITS`` for each clip (C,) by the dataset's own split; see ``official_only``."""
     parts = [source.official[PurePosixPath(clip.name).name] for clip in clips]
     return np.array([SPLITS.index(part) for part in parts], dtype=np.int8)
 
@@ -94,7 +93,7 @@ def name_emotions(
 ) -> tuple[npt.NDArray[np.int8], dict[str, float]]:
     """Emotion of each clip (C,), as index into ``EMOTIONS`` or -1, and the thresholds used.
 
-    A label that is an emotion stays. Quadrants become emotions by an energy index, the mean of the z-scores (over
+    A label that is an emotion is kept. Quadrants become emotions by an energy index, the mean of the z-scores (over
     the training clips) of notes per second and of mean velocity: clips of Q1 at or above the median index of Q1's
     training clips are excited, those below happy; of Q2, likewise, angry and tense; Q3 is sad, Q4 calm. Listeners
     gave the quadrants; these halves are derived.

@@ -1,1 +1,1 @@
-"""Piano music as data: notes in memory, MIDI files, tokens, and what is measured on them. No torch here."""
+"""Piano music as data: notes in memory, MIDI files, tokens, and what is measured on them. It never imports torch."""

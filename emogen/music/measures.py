@@ -1,4 +1,4 @@
-"""Measures of a piece: what a listener would say of it, in numbers.
+"""Measures of a piece: what a listener would say about it, in numbers.
 
 Key profiles: C. L. Krumhansl and E. J. Kessler, "Tracing the dynamic changes in perceived tonal organization in a
 spatial representation of musical keys", Psychological Review 89 (1982); the method of correlating them with a
@@ -20,14 +20,14 @@ MINOR = np.array([6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.
 SCALE = np.array([1, 0, 1, 0, 1, 1, 0, 1, 0, 1, 0, 1])
 """The pitch classes of C major."""
 CHORD_MS = 40
-"""Onsets so near to the one before belong to its chord."""
+"""An onset this close to the one before belongs to the same chord."""
 REPEATED = 6
-"""Notes of a run in ``repetition``."""
+"""Length in notes of the runs in ``repetition``."""
 TONICS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 
 
 def unit(profile: Floats) -> Floats:
-    """Profiles (..., 12) with mean 0 and length 1, so that a dot product is a correlation; flat ones become 0."""
+    """Profiles (..., 12) with mean 0 and length 1, so that a dot product is a correlation; flat profiles become 0."""
     centred = profile - profile.mean(-1, keepdims=True)
     return centred / np.maximum(np.linalg.norm(centred, axis=-1, keepdims=True), 1e-9)
 
@@ -41,7 +41,7 @@ def key_fit(pitch_classes: npt.NDArray[Any]) -> Floats:
 
 
 def mode_fit(pitch_classes: npt.NDArray[Any]) -> Floats:
-    """How much better the best major key fits than the best minor key (...), in -1..1."""
+    """Fit of the best major key minus fit of the best minor key (...), in -1..1."""
     fit = key_fit(pitch_classes)
     difference: Floats = fit[..., :12].max(-1) - fit[..., 12:].max(-1)
     return difference
@@ -49,7 +49,7 @@ def mode_fit(pitch_classes: npt.NDArray[Any]) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """What ``measure`` finds in a piece."""
+    """The measures of a piece, see ``measure``."""
 
     length_s: float
     """From the beginning to the last release."""
@@ -64,19 +64,19 @@ class Measures:
     pitch_range: int
     """Semitones from the lowest to the highest note."""
     polyphony: float
-    """Mean number of notes sounding at once while any does."""
+    """Mean number of notes sounding at once, silences excluded."""
     longest_silence_s: float
     """Longest time without a sounding note, from the beginning to the last release."""
     pitch_classes: int
-    """Different pitch classes, 0..12."""
+    """Number of different pitch classes, 0..12."""
     pitch_class_entropy: float
-    """Of the pitch classes weighted by duration, in bits: 0 for one, log2 12 = 3.58 for all alike."""
+    """Entropy in bits of the pitch classes weighted by duration: 0 for one, log2 12 = 3.58 for twelve equal ones."""
     scale_consistency: float
-    """Largest share of the notes that one major scale holds (0..1)."""
+    """Largest share of the notes, 0..1, that lie in one major scale."""
     ioi_variation: float
-    """SD over mean of the times between onsets (of chords, not of their notes); 0 for an even pulse."""
+    """Coefficient of variation (SD / mean) of the times between onsets of chords; 0 for an even pulse."""
     repetition: float
-    """Share of the runs of REPEATED notes whose intervals were heard in the piece before."""
+    """Share of the runs of REPEATED notes whose intervals occurred earlier in the piece."""
 
 
 def measure(piece: Piece) -> Measures:
@@ -111,7 +111,7 @@ def measure(piece: Piece) -> Measures:
 
 
 def repetition(piece: Piece) -> float:
-    """Share of the runs of REPEATED notes whose intervals were heard in the piece before; 0 for a shorter piece."""
+    """Share of the runs of REPEATED notes whose intervals occurred earlier in the piece; 0 for a shorter piece."""
     intervals = np.diff(piece.pitch)
     if len(intervals) < REPEATED - 1:
         return 0.0
@@ -120,6 +120,6 @@ def repetition(piece: Piece) -> float:
 
 
 def silences_ms(piece: Piece) -> npt.NDArray[np.int64]:
-    """Time without sound (N,) before each note of a piece: 0 where something still sounds."""
+    """Time without sound (N,) before each note of a piece: 0 while another note still sounds."""
     released = np.maximum.accumulate(piece.onset_ms + piece.duration_ms)
     return np.maximum(piece.onset_ms - np.concatenate([[0], released[:-1]]), 0)

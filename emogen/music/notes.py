@@ -12,7 +12,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 LOWEST_KEY, HIGHEST_KEY = 21, 108
-"""The piano's MIDI pitches, both included."""
+"""The lowest and highest MIDI pitch of a piano."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,9 +35,9 @@ class Piece:
     def of(
         cls, onset_ms: npt.ArrayLike, pitch: npt.ArrayLike, velocity: npt.ArrayLike, duration_ms: npt.ArrayLike
     ) -> Self:
-        """A piece of loose notes: sorted, and a note still sounding when its key is struck again ends there.
+        """A piece made of loose notes: sorted, and a note that still sounds when its key is struck again ends there.
 
-        Of notes of one pitch and onset only the longest stays (of equally long ones the loudest).
+        Of several notes with the same pitch and onset the longest is kept (of equally long ones the loudest).
         """
         onset, key, loud, length = (
             np.asarray(a, dtype=np.int64).ravel() for a in (onset_ms, pitch, velocity, duration_ms)
@@ -75,7 +75,7 @@ class Piece:
         return int((self.onset_ms + self.duration_ms).max(initial=0))
 
     def transpose(self, semitones: int) -> Self:
-        """The piece in another key; the caller sees to it that every pitch stays on the piano."""
+        """The piece in another key; the caller ensures that every pitch stays on the piano."""
         return type(self)(self.onset_ms, self.pitch + semitones, self.velocity, self.duration_ms)
 
     def stretch(self, factor: float) -> Self:

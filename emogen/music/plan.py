@@ -1,6 +1,6 @@
-"""The plan: numbers that say what a passage is like, and steer the model where they are given.
+"""The plan: numbers that describe a passage, and steer the model where they are given.
 
-They are measured on the notes themselves, so learning to obey them needs no label.
+They are measured on the notes themselves, so the model learns to follow them without labels.
 """
 
 from __future__ import annotations
@@ -17,31 +17,43 @@ from emogen.music.notes import LOWEST_KEY
 from emogen.music.tokens import COLUMN, DURATION_MS, SHIFT_MS, VELOCITY, Tokens
 
 Plans = npt.NDArray[np.float32]
-"""(..., P) in the order of ``ENTRIES``; NaN is an entry that is not known."""
+"""(..., P) in the order of ``ENTRIES``; NaN marks an unknown entry."""
 
 ENTRIES = ("density", "velocity", "pitch", "spread", "duration", "mode", "polyphony", "chords", "dynamics", *TONICS)
-"""Log notes per second, mean velocity, mean pitch, SD of pitch, mean log duration in s, major against minor fit, log
-mean number of notes sounding, share of the notes struck with the one before, SD of velocity, and the harmony: how much
-of the sound each of the twelve pitch classes is, see ``musicality.unit``. New entries are added at the end: training
-can then begin from a checkpoint that lacks them."""
+"""The measures of a plan, P of them:
+
+=============  ======================================================================================
+density        log of the notes per second
+velocity       mean MIDI velocity
+pitch          mean MIDI pitch
+spread         SD of the pitch
+duration       mean log of the duration in s
+mode           fit of the best major key minus fit of the best minor key, see ``measures.mode_fit``
+polyphony      log of the mean number of notes sounding
+chords         share of the notes that are struck together with the one before
+dynamics       SD of the velocity
+C, C#, ... B   the harmony: how much of the sound each pitch class makes up, see ``measures.unit``
+=============  ======================================================================================
+
+New entries are added at the end, so that training can start from a checkpoint that lacks them."""
 
 HARMONY = slice(ENTRIES.index(TONICS[0]), None)
 """The entries of the harmony, which are known or hidden together."""
 
 PLANS_KEPT = 64
-"""Plans of each emotion that a table keeps."""
+"""Largest number of plans of each emotion that a table keeps."""
 NEAR = 0.1
-"""How much it counts that a typical plan is near the mean of its emotion, against being far from the others' means: the
-emotion's extremes are told best, but pieces like these alone are denser or sparser than real ones."""
+"""Weight, in choosing typical plans, of being near the mean of their emotion, relative to being far from the others'
+means. With 0 the extremes of an emotion would be chosen, and pieces would be denser or sparser than real ones."""
 RIDGE = 0.05
-"""Added to the variances (SDs squared) by which plans are told apart, for tables of few plans."""
+"""Added to the variances (of standardised entries) in ``typical``, for tables of few plans."""
 
 
 def measure(notes: Tokens, lengths: npt.ArrayLike) -> Plans:
-    """Plans (B, P) of windows of notes (B, T, 4) of which the first ``lengths`` (B,) are real, at least one each.
+    """Plans (B, P) of windows of notes (B, T, 4) of which the first ``lengths`` (B,), at least one, are real.
 
-    Density counts the notes after the first (at least 1) against the time from the first onset to the last (at least
-    0.1 s); the number of notes sounding is meant from the first onset to the last release.
+    Density is the number of notes after the first (at least 1) over the time from the first onset to the last (at least
+    0.1 s); the number of notes sounding is averaged from the first onset to the last release.
     """
     count = np.asarray(lengths, dtype=np.int64)
     real = np.arange(notes.shape[1]) < count[:, None]  # (B, T)
@@ -77,7 +89,7 @@ def measure(notes: Tokens, lengths: npt.ArrayLike) -> Plans:
 
 
 class PlanTable(BaseModel):
-    """How plans are standardised, and plans of real clips to draw from: numbers, no music."""
+    """How plans are standardised, and plans of real clips to draw from. It holds numbers, not music."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -93,7 +105,7 @@ class PlanTable(BaseModel):
         return scaled.astype(np.float32)
 
     def moved_to(self, tonic: int, plan: Plans) -> Plans:
-        """A standardised plan (P,) with its harmony in another key of its mode: on a tonic from 0 (C) to 11 (B)."""
+        """A standardised plan (P,) with its harmony transposed to a tonic from 0 (C) to 11 (B); the mode stays."""
         raw = plan * np.array(self.sd) + np.array(self.mean)
         major, minor = key_fit(raw[HARMONY]).reshape(2, 12)
         own = (minor if raw[ENTRIES.index("mode")] < 0 else major).argmax()
@@ -101,9 +113,10 @@ class PlanTable(BaseModel):
         return self.standardise(raw)
 
     def typical(self) -> dict[str, Plans]:
-        """The half (K, P) of each emotion's plans that tell it best from the other emotions: pieces follow these.
+        """The half (K, P) of each emotion's plans that best distinguish it from the others: pieces follow these.
 
-        By linear discriminant analysis (Fisher 1936) of all but the harmony, whose key tells no emotion.
+        By linear discriminant analysis (Fisher 1936) of all entries but the harmony, because the key says nothing
+        about the emotion.
         """
         kept = {name: np.array(plans, dtype=np.float32) for name, plans in self.by_emotion.items() if plans}
         if not kept:
@@ -123,9 +136,10 @@ class PlanTable(BaseModel):
 
     @classmethod
     def of(cls, plans: Plans, emotion: npt.NDArray[np.integer], seed: int, scale: PlanTable | None = None) -> PlanTable:
-        """The table of plans (N, P) of clips of some emotion (N,), -1 for none; entries of ``scale`` as it has them.
+        """The table of the plans (N, P) of clips with emotions (N,), -1 for no label.
 
-        Up to PLANS_KEPT of each emotion are kept; where no clip is labelled, each emotion gets some of all.
+        Up to PLANS_KEPT plans of each emotion are kept; if no clip is labelled, each emotion draws from all clips.
+        Entries that ``scale`` has are standardised as there.
         """
         mean, sd = plans.mean(0, dtype=np.float64), plans.std(0, dtype=np.float64)  # float32 sums of many plans drift
         sd[sd < 1e-6] = 1  # an entry that never varies

@@ -1,6 +1,6 @@
 """A note is four bytes: piece <-> tokens.
 
-A piece becomes an array (N, 4) of uint8, one row a note, one column a family:
+A piece becomes an array (N, 4) of uint8, one row per note, one column per family:
 
 ==========  ===============================================  =======================================================
 family      meaning                                          grid
@@ -13,14 +13,14 @@ duration    from striking the key to its release             10 ms to 0.3 s, the
 
 Notes struck together are one onset: onsets within ``CHORD_MS`` of a chord's first note are read as that onset, and
 the notes of a chord are ordered from bass to top. (The order inside a chord is an accident of the player's fingers
-and the transcriber; predicting it costs a model dearly.) Silences above 8 s are shortened to 8 s. The first shift
+and the transcriber; a model should not have to learn it.) Silences above 8 s are shortened to 8 s. The first shift
 counts from the beginning of the piece.
 
 What a network reads is a *window*: rows of a piece, one after the other. Its first row is the note before the window,
 or ``SILENCE`` where the window begins the piece; then come its notes; where the piece ends with it, an ``end_row``
 follows: the shift that leads to the end of the piece, and no note there. Shorter windows of a batch are filled up with
 ``SILENCE``. ``is_note`` tells notes from the other two; in these a column without a value has the id ``NO_NOTE``, one
-past the last of its family: as an input an embedding of its own, as a target nothing to learn.
+past the last of its family: as an input it has its own embedding, as a target it is ignored.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Tokens = npt.NDArray[np.uint8]
 
 CHORD_MS = 35
 SPREAD_MS = 6
-"""Longest delay that ``decode`` gives a note of a chord after the chord's first."""
+"""Largest delay of a chord's notes after its first that ``decode`` adds."""
 
 GRID_MS = 10
 SHIFT_MS: Ints = np.concatenate([np.arange(0, 1001, GRID_MS), np.arange(1050, 2001, 50), np.arange(2250, 8001, 250)])
@@ -49,7 +49,7 @@ DURATION_MS: Ints = np.concatenate(
 VELOCITY_STEP = 4
 VELOCITY: Ints = np.arange(32) * VELOCITY_STEP + VELOCITY_STEP // 2
 CATCH_UP = 0.1
-"""Largest share of a gap that may make up for what earlier ones were written too long or too short."""
+"""Largest fraction of a gap used to correct accumulated rounding."""
 
 
 class Columns(NamedTuple):
@@ -85,7 +85,7 @@ def is_note(rows: Any) -> Any:
 
 
 def fingerprint() -> str:
-    """Sixteen hex digits that change whenever a token would mean something else."""
+    """Sixteen hex digits that change whenever the meaning of a token changes."""
     parts = [SHIFT_MS, DURATION_MS, VELOCITY, np.array([CHORD_MS, LOWEST_KEY, VELOCITY_STEP, *SIZES])]
     return hashlib.sha256(b"|".join(part.astype("<i8").tobytes() for part in parts)).hexdigest()[:16]
 
@@ -121,11 +121,11 @@ def encode(piece: Piece) -> Tokens:
 
 
 def _chords(onset_ms: Ints) -> Ints:
-    """Number of the chord of each note (N,): a chord holds what is struck within CHORD_MS of its first note."""
+    """Index (N,) of the chord of each note: a chord holds the notes struck within CHORD_MS of its first note."""
     after = np.searchsorted(onset_ms, onset_ms + CHORD_MS, side="right").tolist()
     starts = []
     note = 0
-    while note < len(after):  # a step a chord: where one begins depends on where the last one began
+    while note < len(after):  # one step per chord: where one begins depends on where the last one began
         starts.append(note)
         note = after[note]
     chord = np.zeros(len(after), dtype=np.int64)
@@ -136,18 +136,18 @@ def _chords(onset_ms: Ints) -> Ints:
 def _shifts(onset_ms: Ints) -> list[int]:
     """Shift of each chord onset (C,).
 
-    What a shift is off by, the next ones make up for, so onsets never drift; but after a long silence, whose grid is
-    coarse, little by little: a rhythm is worth more than where exactly it stands.
+    The rounding error of a shift is corrected by the next ones, so onsets never drift; after a long silence, whose grid
+    is coarse, gradually: an intact rhythm is worth more than its exact position.
     """
     grid, middles = SHIFT_MS.tolist(), ((SHIFT_MS[1:] + SHIFT_MS[:-1]) / 2).tolist()
-    late = 0.0  # what is written, against what was played
+    late = 0.0  # written minus played
     shifts: list[int] = []
     for gap in np.diff(onset_ms, prepend=0).tolist():
         most = max(GRID_MS / 2, CATCH_UP * gap)
         wanted = gap - min(max(late, -most), most)
         index = bisect_left(middles, wanted)
-        index = max(index, 1 if shifts else 0)  # a new chord is never struck with the last one
-        late += grid[index] - min(gap, grid[-1])  # silence beyond the grid is cut out for good
+        index = max(index, 1 if shifts else 0)  # a new chord never coincides with the last one
+        late += grid[index] - min(gap, grid[-1])  # silence beyond the grid is cut
         shifts.append(index)
     return shifts
 
@@ -163,10 +163,10 @@ def releases_ms(tokens: Tokens) -> Ints:
 
 
 def decode(tokens: Tokens, spread_seed: int | None = None) -> Piece:
-    """The piece of some tokens.
+    """The piece that tokens stand for.
 
-    With ``spread_seed`` the notes of a chord above its first are struck up to SPREAD_MS late, as fingers do; they
-    are released where they would have been. Velocities fall anywhere in their step of 4 then, not on its middle.
+    With ``spread_seed`` the notes of a chord after its first are struck up to SPREAD_MS late, as by fingers; their
+    releases stay. Velocities then fall anywhere in their step of 4 rather than on its middle.
     """
     onset, release = onsets_ms(tokens), releases_ms(tokens)
     velocity = VELOCITY[tokens[:, COLUMN.velocity]]
