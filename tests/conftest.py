@@ -1,19 +1,25 @@
-"""What every test finds: one thread, and a person without settings."""
+"""What every test finds, whoever starts it: one thread, no settings of a person, a terminal's signals."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from emogen import settings
 from emogen.cli import main
-from emogen.settings import OPTIONS
 
 os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it when it is imported, here and in the processes we start
+for _name in list(os.environ):  # what rich and Typer take for a terminal, and what a person or torchrun has set
+    if _name in {"FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "TERMINAL_WIDTH",
+                 "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"} or (
+        _name.startswith("EMOGEN_") and _name != settings.TEST_DATA
+    ):  # fmt: skip
+        del os.environ[_name]
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -25,12 +31,17 @@ def one_thread() -> None:
         torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def signals_of_a_terminal() -> Iterator[None]:
+    """A job in the background is born with Ctrl-C ignored, and what it starts inherits that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A person without settings, in the empty folder ``here``; the user's config would be in ``config``."""
-    for option in OPTIONS:
-        monkeypatch.delenv(settings.variable(option), raising=False)
-    monkeypatch.delenv("EMOGEN_HOME", raising=False)
     monkeypatch.setattr(settings, "user_config_path", lambda *_, **__: tmp_path / "config")
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("NO_COLOR", "1")

@@ -583,14 +583,19 @@ def test_a_prepare_that_fails_leaves_what_was_there(
     assert open_corpus(home).directory == first.directory
 
 
-def _run_prepare(source: Path, home: Path) -> subprocess.Popen[str]:
+HANG_S = 120
+"""Seconds after which a process is taken to hang, however busy the machine is."""
+
+
+def _run_prepare(source: Path, home: Path, *before: str) -> subprocess.Popen[str]:
+    """``prepare`` with two workers in a session of its own; ``before`` are the words before its command."""
     code = (
         "import sys; from pathlib import Path\n"
         "from emogen.data.prepare import prepare; from emogen.settings import DataSettings\n"
         "told = lambda done, total: print(done, flush=True)\n"
         "prepare(Path(sys.argv[1]), Path(sys.argv[2]), DataSettings(workers=2), progress=told)"
     )
-    command = [sys.executable, "-c", code, str(source), str(home)]
+    command = [*before, sys.executable, "-c", code, str(source), str(home)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
@@ -617,17 +622,30 @@ def test_a_prepare_that_is_ended_takes_its_workers_with_it(tmp_path: Path, home:
         os.killpg(process.pid, ended_by)  # as a terminal does
     else:
         os.kill(process.pid, ended_by)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=HANG_S)
     assert process.returncode == -ended_by
     assert errors.count("Traceback") == (ended_by == signal.SIGINT)  # this script's own, not one a worker
-    for _ in range(100):
-        if not any(_running(worker) for worker in workers):
-            break
-        time.sleep(0.05)
-    assert not [worker for worker in workers if _running(worker)]
+    give_up = time.monotonic() + HANG_S
+    while [worker for worker in workers if _running(worker)]:
+        assert time.monotonic() < give_up, "the workers outlive it"
+        time.sleep(0.02)
     assert not (home / "current").exists()
     prepare(dataset(tmp_path / "next", songs=2), home, DataSettings())  # sweeps up what a kill left
     assert not list(home.glob(".*.tmp"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
+def test_a_ctrl_c_meant_for_another_leaves_a_job_in_the_background_and_its_workers_alone(
+    tmp_path: Path, home: Path
+) -> None:
+    process = _run_prepare(dataset(tmp_path / "made", songs=200), home, "sh", "-c", 'trap \'\' INT; exec "$0" "$@"')
+    assert process.stdout
+    assert process.stdout.readline() == "1\n"
+    assert len(_children(process.pid)) == 2
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=HANG_S)
+    assert (process.returncode, errors) == (0, "")
+    assert len(open_corpus(home).split) == 400
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
@@ -636,7 +654,7 @@ def test_a_worker_that_is_killed_is_an_error_and_not_a_hang(tmp_path: Path, home
     assert process.stdout
     process.stdout.readline()
     os.kill(_children(process.pid)[0], signal.SIGKILL)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=HANG_S)
     assert "EmogenError: a working process was ended from outside" in errors
     assert everything(home) == []
 

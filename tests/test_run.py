@@ -228,6 +228,16 @@ def test_the_first_signal_asks_and_the_second_ctrl_c_interrupts(number: signal.S
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
+def test_a_training_in_the_background_heeds_no_ctrl_c_but_ends_when_it_is_asked_to() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts a background job
+    with stop_requested() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert not stop.is_set()
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.is_set()
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
 def test_signals_are_as_before_when_training_fails() -> None:
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(ZeroDivisionError), stop_requested():
