@@ -1,9 +1,13 @@
-"""``python -m tests.check``: everything that must hold before a change is kept, with the seconds each step took."""
+"""``python -m tests.check``: everything that must hold before a change is kept, with the seconds each step took.
+
+With ``--quick`` lint, types and the tests that are not marked slow: what one runs between two changes.
+"""
 
 # ruff: noqa: T201 - this is a command, and speaks to people
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -26,13 +30,17 @@ def step(name: str, command: Sequence[str | Path], cwd: Path = ROOT, **environme
         sys.exit(code)
 
 
-def main() -> None:
-    """Lint, types, tests; then the wheel is built, installed by itself, and its command run."""
+def main(quick: bool) -> None:
+    """Lint, types, tests; unless ``quick``, the wheel is built then, installed by itself, and its command run."""
     module = [PYTHON, "-m"]
     step("lint", [*module, "ruff", "check", "."])
     step("format", [*module, "ruff", "format", "--check", "."])
     step("types", [*module, "mypy"])
-    step("tests", [*module, "pytest"])
+    tests = [*module, "pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
+    if quick:
+        step("tests that are not slow", [*tests, "-m", "not slow"])
+        return
+    step("tests", tests)
     with TemporaryDirectory() as folder:
         wheels, target = Path(folder, "wheels"), Path(folder, "installed")
         step("wheel builds", [*module, "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", wheels, "."])
@@ -49,4 +57,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(prog="python -m tests.check", description="Everything that must hold.")
+    parser.add_argument("--quick", action="store_true", help="lint, types, and the tests that are not slow")
+    main(parser.parse_args().quick)

@@ -24,6 +24,11 @@ for _name in list(os.environ):  # what rich and Typer take for a terminal, and w
 Run = Callable[..., tuple[int, str, str]]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow tests come first: where several processes share the tests, none is left with a long one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """Undo what a command has set, where torch is imported at all."""

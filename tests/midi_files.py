@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from emogen.music.notes import Piece
+from emogen.settings import TEST_DATA
+
+EMOPIA = Path(os.environ.get(TEST_DATA, Path(__file__).parents[2] / "shared")) / "EMOPIA_1.0"
+"""Where the real corpus is, if it is anywhere."""
+needs_emopia = pytest.mark.skipif(not EMOPIA.is_dir(), reason=f"EMOPIA is not there: {EMOPIA}")
 
 Event = tuple[int, bytes]
 """A tick and the bytes that follow the delta time."""

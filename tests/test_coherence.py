@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,8 @@ from emogen.ear.coherence import KINDS, SLIP_MS, Coherence, auc, disturb, featur
 from emogen.music import tokens
 from emogen.music.midi import read_piece
 from emogen.music.notes import HIGHEST_KEY, LOWEST_KEY, Piece
-from emogen.settings import TEST_DATA
+from tests.midi_files import EMOPIA, needs_emopia
 from tests.music import random_piece
-
-EMOPIA = Path(os.environ.get(TEST_DATA, Path(__file__).parents[2] / "shared")) / "EMOPIA_1.0"
 
 EMPTY = Piece.of([], [], [], [])
 
@@ -306,7 +303,8 @@ def test_the_median_of_real_scores_stands_at_50(number: int) -> None:
     assert percentile(np.array([-np.inf, real.min() - 1, real.max() + 1]), real).tolist() == [0, 0, 100]
 
 
-@pytest.mark.skipif(not EMOPIA.is_dir(), reason=f"EMOPIA is not there: {EMOPIA}")
+@pytest.mark.slow
+@needs_emopia
 def test_real_clips_are_told_from_disturbed_ones_and_the_less_the_harder(monkeypatch: pytest.MonkeyPatch) -> None:
     files = sorted((EMOPIA / "midis").glob("*_0.mid"))[::6]
     clips = [tokens.decode(tokens.encode(read_piece(file))).crop(0, 20_000) for file in files]

@@ -79,7 +79,7 @@ def train(here: Path, home: Path, processes: int, *arguments: str) -> str:
     }
     done = subprocess.run(
         [sys.executable, *(launch if processes > 1 else []), "-m", "emogen", "train", *arguments],
-        cwd=here, env=environment, capture_output=True, text=True, timeout=180, check=False,
+        cwd=here, env=environment, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stderr
@@ -90,6 +90,7 @@ def losses(here: Path) -> list[float]:
     return [loss for line in lines for loss in (line["train"], line["valid"])]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_and_may_go_on_as_one(tmp_path: Path) -> None:
     home = tmp_path / "home"
     prepare(dataset(tmp_path / "made", 12), home / "data", DataSettings(workers=1), name="made")

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -13,9 +10,7 @@ from emogen.ear.judge import Judge, arousal, cross_validate, score, valence
 from emogen.errors import EmogenError
 from emogen.music.midi import read_piece
 from emogen.music.notes import Piece
-from emogen.settings import TEST_DATA
-
-EMOPIA = Path(os.environ.get(TEST_DATA, Path(__file__).parents[2] / "shared")) / "EMOPIA_1.0"
+from tests.midi_files import EMOPIA, needs_emopia
 
 NOTHING = Piece.of([], [], [], [])
 ONE_NOTE = Piece.of([0], [60], [64], [500])
@@ -148,7 +143,8 @@ def test_folds_that_cannot_be_made_are_refused(folds: int) -> None:
         cross_validate(pieces, quadrant, np.arange(8), folds=folds)
 
 
-@pytest.mark.skipif(not EMOPIA.is_dir(), reason=f"EMOPIA is not there: {EMOPIA}")
+@pytest.mark.slow
+@needs_emopia
 def test_listeners_arousal_and_valence_are_mostly_found_again() -> None:
     files = sorted((EMOPIA / "midis").glob("Q*_0.mid"))[::4]
     names = [file.stem.split("_", 1) for file in files]

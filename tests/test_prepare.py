@@ -24,11 +24,8 @@ from emogen.errors import EmogenError, UsageError
 from emogen.music import tokens
 from emogen.music.midi import read_piece
 from emogen.music.midi_events import MAX_BYTES
-from emogen.settings import TEST_DATA, DataSettings
-from tests.midi_files import dataset, midi, note, program, track, tune, zip_of
-
-EMOPIA = Path(os.environ.get(TEST_DATA, Path(__file__).parents[2] / "shared")) / "EMOPIA_1.0"
-real_emopia = pytest.mark.skipif(not EMOPIA.is_dir(), reason=f"EMOPIA is not there: {EMOPIA}")
+from emogen.settings import DataSettings
+from tests.midi_files import EMOPIA, dataset, midi, needs_emopia, note, program, track, tune, zip_of
 
 
 @pytest.fixture
@@ -668,7 +665,8 @@ def emopia(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Corpus]:
     return prepare(EMOPIA, home, DataSettings()), open_corpus(home)
 
 
-@real_emopia
+@pytest.mark.slow
+@needs_emopia
 def test_emopia_is_1078_clips_of_387_songs_and_no_song_is_in_two_splits(emopia: tuple[Report, Corpus]) -> None:
     report, music = emopia
     assert report.manifest.left_out == []
@@ -680,7 +678,8 @@ def test_emopia_is_1078_clips_of_387_songs_and_no_song_is_in_two_splits(emopia: 
     assert len(music.tokens) == pytest.approx(285_638, rel=1e-4)
 
 
-@real_emopia
+@pytest.mark.slow
+@needs_emopia
 def test_emopias_six_emotions_are_halves_of_its_quadrants(emopia: tuple[Report, Corpus]) -> None:
     _, music = emopia
     quadrant = np.array([int(Path(name).name[1]) for name in music.clip_names])
@@ -694,7 +693,8 @@ def test_emopias_six_emotions_are_halves_of_its_quadrants(emopia: tuple[Report, 
         assert abs((train == EMOTIONS.index(low)).sum() - (train == EMOTIONS.index(high)).sum()) <= 1
 
 
-@real_emopia
+@pytest.mark.slow
+@needs_emopia
 def test_emopias_official_split_is_876_114_88() -> None:
     source = find(EMOPIA)
     parts = [source.official[Path(file.name).name] for file in source.files]

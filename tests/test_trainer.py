@@ -303,6 +303,7 @@ def test_bf16_is_only_used_where_it_is_asked_for(tmp_path: Path) -> None:
     torch.testing.assert_close(one, other, rtol=0.02, atol=0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="there is no C++ compiler")
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_a_compiled_network_learns_the_same(tmp_path: Path) -> None:
