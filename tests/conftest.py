@@ -12,6 +12,7 @@ import pytest
 
 from emogen import settings
 from emogen.cli import main
+from emogen.system.signals import ENDING
 
 os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it when it is imported, here and in the processes we start
 for _name in list(os.environ):  # what rich and Typer take for a terminal, and what a person or torchrun has set
@@ -38,10 +39,12 @@ def one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def signals_of_a_terminal() -> Iterator[None]:
-    """A job in the background is born with Ctrl-C ignored, and what it starts inherits that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """A job in the background is born with Ctrl-C ignored, and what it starts inherits that; commands set their own."""
+    usual = {signal.SIGINT: signal.default_int_handler} | dict.fromkeys(ENDING, signal.SIG_DFL)
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

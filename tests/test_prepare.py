@@ -585,15 +585,19 @@ HANG_S = 120
 
 
 def _run_prepare(source: Path, home: Path, *before: str) -> subprocess.Popen[str]:
-    """``prepare`` with two workers in a session of its own; ``before`` are the words before its command."""
+    """``prepare`` with two workers in a session of its own, which waits after its first file until it is heard out.
+
+    ``before`` are the words before its command.
+    """
     code = (
         "import sys; from pathlib import Path\n"
         "from emogen.data.prepare import prepare; from emogen.settings import DataSettings\n"
-        "told = lambda done, total: print(done, flush=True)\n"
+        "told = lambda done, total: (print(done, flush=True), sys.stdin.read())\n"
         "prepare(Path(sys.argv[1]), Path(sys.argv[2]), DataSettings(workers=2), progress=told)"
     )
     command = [*before, sys.executable, "-c", code, str(source), str(home)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
 
 def _children(pid: int) -> list[int]:
@@ -632,22 +636,21 @@ def test_a_prepare_that_is_ended_takes_its_workers_with_it(tmp_path: Path, home:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
-def test_a_ctrl_c_meant_for_another_leaves_a_job_in_the_background_and_its_workers_alone(
-    tmp_path: Path, home: Path
-) -> None:
-    process = _run_prepare(dataset(tmp_path / "made", songs=200), home, "sh", "-c", 'trap \'\' INT; exec "$0" "$@"')
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_what_a_job_in_the_background_ignores_its_workers_ignore_too(tmp_path: Path, home: Path, number: int) -> None:
+    process = _run_prepare(dataset(tmp_path / "made", songs=40), home, "sh", "-c", 'trap \'\' INT HUP; exec "$0" "$@"')
     assert process.stdout
     assert process.stdout.readline() == "1\n"
     assert len(_children(process.pid)) == 2
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=HANG_S)
     assert (process.returncode, errors) == (0, "")
-    assert len(open_corpus(home).split) == 400
+    assert len(open_corpus(home).split) == 80
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 def test_a_worker_that_is_killed_is_an_error_and_not_a_hang(tmp_path: Path, home: Path) -> None:
-    process = _run_prepare(dataset(tmp_path / "made", songs=200), home)
+    process = _run_prepare(dataset(tmp_path / "made", songs=40), home)
     assert process.stdout
     process.stdout.readline()
     os.kill(_children(process.pid)[0], signal.SIGKILL)

@@ -28,6 +28,10 @@ def end_in_order() -> None:
 
 
 def end_at_once() -> None:
-    """From now on every such signal, and Ctrl-C, ends the process where it stands: for processes that write nothing."""
+    """From now on every such signal, and Ctrl-C, ends the process where it stands: for processes that write nothing.
+
+    What the process that started it ignores stays ignored: to a job in the background, Ctrl-C is meant for another.
+    """
     for number in (signal.SIGINT, *ENDING):
-        signal.signal(number, signal.SIG_DFL)
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
