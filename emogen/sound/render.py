@@ -160,9 +160,14 @@ def _fluidsynth(program: str, font: Path, piece: Piece) -> Floats:
         midi, sound = Path(folder, "piece.mid"), Path(folder, "piece.wav")
         midi.write_bytes(midi_bytes(piece))
         options = ["-ni", "-q", "-g", "0.5", "-r", str(SAMPLE_RATE), "-O", "s16", "-T", "wav", "-F", str(sound)]
-        done = subprocess.run(  # noqa: S603 (the user's own program, and no shell)
-            [program, *options, str(font.resolve()), str(midi)], capture_output=True, stdin=subprocess.DEVNULL
-        )
+        command = [program, *options, str(font.resolve()), str(midi)]
+        patience_s = 60 + piece.end_ms / 1000  # it plays many times faster, if the SoundFont is one
+        try:
+            done = subprocess.run(  # noqa: S603 (the user's own program, and no shell)
+                command, capture_output=True, stdin=subprocess.DEVNULL, timeout=patience_s
+            )
+        except subprocess.TimeoutExpired:
+            raise EmogenError(f"fluidsynth did not finish within {patience_s:.0f} s") from None
         if done.returncode or not sound.is_file():
             raise EmogenError(f"fluidsynth failed: {done.stderr.decode(errors='replace').strip()[-200:]}")
         try:

@@ -17,6 +17,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +27,7 @@ import numpy.typing as npt
 
 from emogen.errors import UnusableFile
 from emogen.music.notes import Piece
+from emogen.system.files import opened
 
 Floats = npt.NDArray[np.float32]
 
@@ -35,6 +38,9 @@ RING_S = (0.02, 10.0)
 """Limits of the time that takes: a tone that ends at once would click."""
 LONGEST_TONE_S = 60.0
 """Longer notes are cut: a piano's strings are silent by then, and memory stays bounded."""
+MOST_REGIONS, MOST_AT_ONCE = 16_384, 16
+"""Regions of a piano, and how many of them one key may sound at one velocity: the largest pianos that people share have
+some three thousand, of which up to six sound at once. A few kilobytes could stand for millions."""
 HOP = 256
 """Samples between two updates of the filter: 6 ms."""
 
@@ -111,8 +117,8 @@ class SoundFont:
             UnusableFile: it cannot be read, is not a SoundFont, is damaged, or its samples are compressed.
         """
         try:
-            with file.open("rb") as opened:
-                if opened.read(4) != b"RIFF":
+            with opened(file) as stream:
+                if stream.read(4) != b"RIFF":
                     raise UnusableFile("not a SoundFont")
             data = np.memmap(file, np.uint8, "r")
         except OSError as error:
@@ -120,10 +126,14 @@ class SoundFont:
         try:
             chunks = dict(_chunks(data, 12, len(data)))
             tables = {name: np.frombuffer(chunks[name].tobytes(), fields) for name, fields in _TABLES.items()}
-            regions = list(_regions(tables))
+            regions = list(islice(_regions(tables), MOST_REGIONS + 1))
             self._waves = chunks[b"smpl"][: len(chunks[b"smpl"]) // 2 * 2].view("<i2")
         except (LookupError, ValueError, RecursionError):
             raise UnusableFile("a damaged SoundFont") from None
+        if len(regions) > MOST_REGIONS or _at_once(regions) > MOST_AT_ONCE:
+            raise UnusableFile(
+                f"a SoundFont of more than {MOST_REGIONS:,} regions, or of more than {MOST_AT_ONCE} that sound at once"
+            )
         if any(region.sample["kind"] & _COMPRESSED for region in regions):
             raise UnusableFile("a SoundFont of compressed samples (SF3)")
         self.regions = [
@@ -212,8 +222,13 @@ def _regions(tables: dict[bytes, npt.NDArray[Any]]) -> Iterator[Region]:
     presets, instruments, samples = tables[b"phdr"], tables[b"inst"], tables[b"shdr"]
     piano = np.flatnonzero((presets["bank"][:-1] == 0) & (presets["program"][:-1] == 0))
     chosen = int(piano[0]) if len(piano) else 0
+
+    @cache
+    def played_by(instrument: int) -> list[Zone]:
+        return list(_zones(tables, b"i", instruments["bag"], instrument, Gen.SAMPLE))
+
     for outer in _zones(tables, b"p", presets["bag"], chosen, Gen.INSTRUMENT):
-        for inner in _zones(tables, b"i", instruments["bag"], outer[Gen.INSTRUMENT], Gen.SAMPLE):
+        for inner in played_by(outer[Gen.INSTRUMENT]):
             added = {
                 generator: amount + inner.get(generator, _DEFAULTS.get(generator, 0))
                 for generator, amount in outer.items()
@@ -229,8 +244,14 @@ def _regions(tables: dict[bytes, npt.NDArray[Any]]) -> Iterator[Region]:
 def _zones(
     tables: dict[bytes, npt.NDArray[Any]], kind: bytes, bag: npt.NDArray[Any], which: int, leads_to: Gen
 ) -> Iterator[Zone]:
-    """The zones of a preset or an instrument that lead somewhere, each with the global zone's amounts."""
+    """The zones of a preset or an instrument that lead somewhere, each with the global zone's amounts.
+
+    Raises:
+        ValueError: zones share generators, so that a short table stands for a long one.
+    """
     bags, generators = tables[kind + b"bag"], tables[kind + b"gen"]
+    if (np.diff(bags["gen"].astype(int)) < 0).any():
+        raise ValueError
     everywhere: Zone = {}
     for index in range(bag[which], bag[which + 1]):
         own = generators[bags["gen"][index] : bags["gen"][index + 1]]
@@ -239,6 +260,21 @@ def _zones(
             yield everywhere | zone | {leads_to: zone[leads_to] & 0xFFFF}
         elif index == bag[which]:
             everywhere = zone
+
+
+def _at_once(regions: list[Region]) -> int:
+    """The most regions that sound where one key is struck at one velocity."""
+    edges = np.zeros((129, 129), dtype=np.int64)  # at each corner of a region's rectangle, so that sums fill it
+    for keys, velocities, *_ in regions:
+        if keys and velocities:
+            first, last = (
+                np.minimum(place, 128) for place in ((keys.start, velocities.start), (keys.stop, velocities.stop))
+            )
+            edges[first[0], first[1]] += 1
+            edges[last[0], first[1]] -= 1
+            edges[first[0], last[1]] -= 1
+            edges[last[0], last[1]] += 1
+    return int(edges.cumsum(0).cumsum(1).max())
 
 
 def _span(amount: int | None) -> range:
@@ -254,7 +290,8 @@ def _envelope(region: Region, length: int) -> Floats:
     begin_s = delay_s + attack_s + hold_s
     if sustain_db >= SILENT_DB:
         length = min(length, round((begin_s + SILENT_DB / db_a_second) * SAMPLE_RATE))
-    loud = 10 ** (-0.4 * region.amount(Gen.ATTENUATION_CB) / 200)  # 0.4: as E-mu's chips and all players since do
+    attenuation_cb = min(max(region.amount(Gen.ATTENUATION_CB), 0), 1_440)  # the format's bounds
+    loud = 10 ** (-0.4 * attenuation_cb / 200)  # 0.4: as E-mu's chips and all players since do
     time_s = np.arange(length, dtype=np.float32) / SAMPLE_RATE
     level = 10 ** (-np.clip((time_s - begin_s) * db_a_second, 0, sustain_db) / 20)
     level *= np.clip((time_s - delay_s) / attack_s, 0, 1) * loud
@@ -279,7 +316,7 @@ def _filtered(tone: Floats, region: Region) -> Floats:
     closed, opened = region.amount(Gen.FILTER_CENTS), region.amount(Gen.TO_FILTER_CENTS)
     if min(closed, closed + opened) >= _DEFAULTS[Gen.FILTER_CENTS]:
         return tone
-    q = 10 ** ((region.amount(Gen.RESONANCE_CB) / 10 - 3.01) / 20)
+    q = 10 ** ((min(max(region.amount(Gen.RESONANCE_CB), 0), 960) / 10 - 3.01) / 20)
     size, frames = 2 * HOP, -(-len(tone) // HOP) + 1
     window = np.hanning(size + 1)[:-1].astype(np.float32)  # half overlapping, they add up to one
     hz = np.fft.rfftfreq(2 * size, 1 / SAMPLE_RATE).astype(np.float32)
