@@ -30,6 +30,7 @@ from emogen.model.checkpoint import (
 )
 from emogen.music import tokens
 from tests import tiny
+from tests.hostile import forget_checksums
 from tests.tiny import at, put
 
 MODEL = tiny.composer()
@@ -41,8 +42,8 @@ MODEL = tiny.composer()
 def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     path, meta = tmp_path / "epoch_003", at(3, 77)
     save(path, meta, MODEL.state_dict(), {"optimizer": {"state": {0: torch.arange(3.0)}}, "place": 5})
-    assert read_meta(path) == meta
-    assert Meta.model_validate_json((path / META).read_text(encoding="utf-8")) == meta
+    assert read_meta(path).model_copy(update={"checksums": {}}) == meta
+    assert Meta.model_validate_json((path / META).read_text(encoding="utf-8")) == read_meta(path)
     weights = load_weights(path)
     assert weights.keys() == MODEL.state_dict().keys()
     assert all(torch.equal(weights[key], weight) for key, weight in MODEL.state_dict().items())
@@ -193,7 +194,7 @@ def test_weights_that_are_cut_short_are_refused_by_name(missing: int, tmp_path: 
     with pytest.raises(EmogenError, match=r"weights.safetensors is cut short: \d+ bytes of \d+") as caught:
         read_meta(path)
     assert "ckpt list" in caught.value.hint
-    with pytest.raises(EmogenError, match="cannot be read"):
+    with pytest.raises(EmogenError, match="cut short"):
         load_weights(path)
 
 
@@ -241,6 +242,7 @@ class Trap:
 @pytest.mark.parametrize("form", ["torch", "torch, old", "pickle"])
 def test_a_hostile_pickle_is_refused_and_nothing_is_executed(form: str, tmp_path: Path) -> None:
     path, sprung = put(tmp_path, "last", at(1, 1)), tmp_path / "sprung"
+    forget_checksums(path)
     state = {"optimizer": Trap(sprung)}
     with (path / TRAINER).open("wb") as stream:
         if form == "pickle":
@@ -257,10 +259,11 @@ def test_a_hostile_pickle_is_refused_and_nothing_is_executed(form: str, tmp_path
 def test_a_damaged_trainer_is_refused_by_name(tmp_path: Path) -> None:
     path = put(tmp_path, "last", at(1, 1))
     whole = (path / TRAINER).read_bytes()
+    forget_checksums(path)
     rng = np.random.default_rng(0)
     for content in (b"", b"\x80", whole[: len(whole) // 2], whole[100:], rng.bytes(500), b"\x80\x02}q\x00."[:4]):
         (path / TRAINER).write_bytes(content)
-        with pytest.raises(EmogenError, match=r"trainer.pt is not read: it is damaged .*Error\)$") as caught:
+        with pytest.raises(EmogenError, match=r"trainer.pt is not read: it is damaged .*\(\w+\)$") as caught:
             load_trainer(path)
         assert "--resume NAME" in caught.value.hint
 

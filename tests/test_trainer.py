@@ -36,6 +36,7 @@ from emogen.training.progress import advise
 from emogen.training.run import Run
 from emogen.training.shelf import resumable
 from emogen.training.trainer import Trainer, count_notes
+from tests.hostile import forget_checksums
 from tests.music import corpus_of, random_tokens
 from tests.training import SHAPE, SPLIT, Notebook, music, new_trainer, settings
 
@@ -747,6 +748,7 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_refused(wrong: str, tmp_path: Pa
             model.state_dict(), path / checkpoint.WEIGHTS, {"emogen": (path / checkpoint.META).read_text()}
         )
     torch.save(state, path / checkpoint.TRAINER)
+    forget_checksums(path)
     with pytest.raises(EmogenError, match=r"(does not fit together|do not fit this emogen's network)") as caught:
         new_trainer(tmp_path).resume(path)
     assert "train" in caught.value.hint

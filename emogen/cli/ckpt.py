@@ -146,7 +146,7 @@ def export(
 ) -> None:
     """Write a checkpoint as one file that carries all it needs: generate --checkpoint FILE."""
     path = shelf.resolve(which, settings.paths.runs)
-    checkpoint.read_meta(path)  # nothing damaged is passed on
+    checkpoint.load_arrays(path)  # nothing damaged is passed on
     if file.suffix != ".safetensors":
         file = file.with_name(file.name + ".safetensors")
     if file.exists() and not force:

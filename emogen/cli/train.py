@@ -52,7 +52,7 @@ def train(
     if not name or name.startswith(".") or name != Path(name).name:
         raise UsageError(f"'{name}' cannot be the name of a folder", "--name takes a plain name, --runs its place")
     from emogen.data import corpus
-    from emogen.model.checkpoint import read_meta
+    from emogen.model.checkpoint import check_fits, read_meta
     from emogen.training import shelf
     from emogen.training.run import Run, begun_from
 
@@ -75,9 +75,14 @@ def train(
         from emogen.training.trainer import Trainer
 
         try:
+            if begins := start or origin:
+                check_fits(begins, settings.model)
             trainer = Trainer(prepared, settings, run, origin, team)
             if start:
                 trainer.resume(start)
+                if leads and (before := read_meta(start).processes) != trainer.team.size:
+                    told = f"{before} processes began it, {trainer.team.size} go on: not bit for bit as in one go"
+                    console.print(escape(f"run '{name}': {told}"))
                 if leads and resume not in ("", "last") and (aside := shelf.set_aside_after(start)):
                     console.print(escape(f"the checkpoints after {start.name} are now in {aside}"))
             if leads:
@@ -85,7 +90,7 @@ def train(
                 _learn(trainer, start.name if start else "", _same_command(name, data, loaded))
             elif not trainer.learn(Silent()):
                 raise typer.Exit(130)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             hint = "take a smaller --size, or end what else uses the memory"

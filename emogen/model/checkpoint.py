@@ -7,20 +7,25 @@ A checkpoint is a folder of a run's ``checkpoints/``:
 - ``trainer.pt``: the optimizer and the place in the data; in resumable ones only.
 
 It is written aside and renamed, so it is whole or not there. Its names and how many are kept: ``training/shelf``.
-Nothing here executes what a file holds. Looking at a checkpoint (``read_meta``) needs neither torch nor NumPy.
+Nothing here executes what a file holds, nothing is believed further than the file is large, and what was damaged since
+is known by the checksums in ``Meta``. Looking at a checkpoint (``read_meta``) needs neither torch nor NumPy.
+(Above 300 lines: there is much that can be wrong with a file, and it is told.)
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import struct
+import zipfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from emogen import __version__
 from emogen.emotion import EMOTIONS
@@ -29,6 +34,7 @@ from emogen.settings import ModelSettings
 from emogen.system import files
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from torch import Tensor
 
     from emogen.model.network import Composer
@@ -39,6 +45,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 HEADER_LIMIT = 16 * 2**20
 """Bytes of a header we are willing to parse; ours have some ten thousand."""
+ITEM_BYTES = {"F16": 2, "F32": 4}
+"""The types of numbers that weights may have, as safetensors calls them."""
 
 TAKE_ANOTHER = "take another one (emogen ckpt list); training goes on from it with --resume NAME"
 TOO_OLD = "use the emogen that made it, or train anew"
@@ -50,16 +58,19 @@ VOICE = Path(__file__).parents[1] / "voices" / "default"
 """The bundled voice, a checkpoint as any other; people say ``default``."""
 
 
-class Frozen(BaseModel):
-    """Part of the metadata. Keys of a newer version are let pass."""
+Count = Annotated[int, Field(ge=0, lt=2**53)]
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+
+class Frozen(BaseModel):
+    """Part of the metadata. Keys of a newer version are let pass; numbers that are none stay what they are."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants")
 
 
 class EpochLoss(Frozen):
     """What one epoch brought; losses are nats per note."""
 
-    epoch: int
+    epoch: Count
     train: float
     valid: float
     valid_by_family: dict[str, float]
@@ -71,7 +82,7 @@ class DatasetFacts(Frozen):
 
     name: str
     fingerprint: str
-    clips: dict[str, int]
+    clips: dict[str, Count]
     """Clips of each split."""
 
 
@@ -84,12 +95,12 @@ class Meta(Frozen):
     created: str
     """UTC, ISO 8601."""
     run: str
-    epoch: int
+    epoch: Count
     """Epochs completed."""
-    step: int
+    step: Count
     """Optimizer steps taken."""
     history: tuple[EpochLoss, ...]
-    parameters: int
+    parameters: Count
     model: ModelSettings
     train: dict[str, Any]
     """The training's settings."""
@@ -103,13 +114,17 @@ class Meta(Frozen):
     """The checkpoint that training began from; empty where it began from nothing."""
     ancestors: tuple[DatasetFacts, ...] = ()
     """What that checkpoint, and those before it, were trained on; the first one first."""
+    processes: Count = 1
+    """How many trained it together; going on with another number is not bit for bit the same."""
+    checksums: dict[str, str] = {}
+    """Of ``WEIGHTS`` (see ``checksum``) and of the file ``TRAINER``; empty in checkpoints of emogen 0.3 and before."""
 
     @classmethod
     def of(cls, model: Composer, plans: PlanTable, dataset: DatasetFacts, **training: Any) -> Meta:
         """The metadata of a network as it is now, saved by this emogen; ``training`` gives the fields not known here.
 
-        These are ``run``, ``epoch``, ``step``, ``history`` and ``train``, and ``init`` and ``ancestors`` where there
-        are any.
+        These are ``run``, ``epoch``, ``step``, ``history`` and ``train``, and ``init``, ``ancestors`` and ``processes``
+        where they are not the defaults.
         """
         import torch
 
@@ -147,20 +162,31 @@ def save(path: Path, meta: Meta, weights: Mapping[str, Tensor], trainer: dict[st
 
     if path.exists():
         return
-    text = meta.model_dump_json(indent=1)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    checksums = {WEIGHTS: checksum({name: tensor.numpy() for name, tensor in plain.items()})}
     try:
         with files.whole(path) as draft:
             draft.mkdir()
-            save_file(plain, draft / WEIGHTS, metadata={"emogen": text})
-            (draft / META).write_text(text, encoding="utf-8")
             if trainer is not None:
                 with (draft / TRAINER).open("wb") as stream:
                     torch.save(trainer, stream)
+                checksums[TRAINER] = files.checksum(draft / TRAINER)
+            text = meta.model_copy(update={"checksums": checksums}).model_dump_json(indent=1)
+            save_file(plain, draft / WEIGHTS, metadata={"emogen": text})
+            (draft / META).write_text(text, encoding="utf-8")
     except (OSError, SafetensorError, RuntimeError) as error:
         cause = error.__context__ if isinstance(error.__context__, OSError) else error  # torch hides a full disk
-        hint = "make room on the disk; the same command then goes on from the last one"
+        hint = f"make room on the disk {files.disk_of(path)}; the same command then goes on from the last one"
         raise EmogenError(f"checkpoint {path} could not be written: {cause}; those before it are whole", hint) from None
+
+
+def checksum(weights: Mapping[str, npt.NDArray[Any]]) -> str:
+    """Of weights by name, in whatever order a file has them."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode() + b"\0")
+        digest.update(weights[name].ravel().view("u1").data)
+    return digest.hexdigest()[:32]
 
 
 def write_half(path: Path, file: Path) -> None:
@@ -175,7 +201,9 @@ def write_half(path: Path, file: Path) -> None:
     weights = {name: tensor.half() for name, tensor in load_weights(path).items()}
     if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
         raise EmogenError(f"a weight of {path} is beyond half precision", "export it without --half")
-    file.write_bytes(serialise(weights, metadata={"emogen": read_meta(path).model_dump_json(indent=1)}))
+    checksums = {WEIGHTS: checksum({name: tensor.numpy() for name, tensor in weights.items()})}
+    meta = read_meta(path).model_copy(update={"checksums": checksums})
+    file.write_bytes(serialise(weights, metadata={"emogen": meta.model_dump_json(indent=1)}))
 
 
 def _weights_file(path: Path) -> Path:
@@ -188,29 +216,75 @@ def read_meta(path: Path) -> Meta:
     Raises:
         EmogenError: the file is missing, cut short, foreign, or of another format.
     """
-    file = _weights_file(path)
+    text, _ = _header(path)
     try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(length) if length <= HEADER_LIMIT else b"")
-        text = header.pop("__metadata__")["emogen"]
         number = index(json.loads(text)["format"])
-        size = 8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
-    except FileNotFoundError:
-        raise EmogenError(f"there is no checkpoint at {path}", "emogen ckpt list shows those there are") from None
-    except (struct.error, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        hint = "a checkpoint is a folder with weights.safetensors, or a file made by emogen ckpt export"
-        raise EmogenError(f"{path} is not an emogen checkpoint, or is damaged", hint) from None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise _foreign(path) from None
     if number != FORMAT:
         hint = "update emogen" if number > FORMAT else TOO_OLD
         raise EmogenError(f"{path} is of format {number}, this emogen reads {FORMAT}", hint)
-    if file.stat().st_size != size:
-        raise EmogenError(f"{file} is cut short: {file.stat().st_size} bytes of {size}", TAKE_ANOTHER)
     try:
-        meta = Meta.model_validate_json(text)
+        return Meta.model_validate_json(text)
     except ValidationError as error:
         raise EmogenError(f"the metadata of {path} is damaged: {error.errors()[0]['msg']}", TAKE_ANOTHER) from None
-    return meta
+
+
+def _header(path: Path) -> tuple[str, dict[str, tuple[int, ...]]]:
+    """The text of a checkpoint's metadata, and the shapes of its weights, which fill the file exactly.
+
+    Raises:
+        EmogenError: as ``read_meta``.
+    """
+    file = _weights_file(path)
+    try:
+        with files.opened(file) as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length) if length <= HEADER_LIMIT else b"")
+            there = stream.seek(0, 2)
+        text = header.pop("__metadata__")["emogen"]
+        json.loads(text)["format"]
+        shapes = {name: tuple(map(index, tensor["shape"])) for name, tensor in header.items()}
+        spans = sorted(tuple(map(index, tensor["data_offsets"])) for tensor in header.values())
+        ends = [0, *(end for _, end in spans)]
+        sizes = [math.prod(shapes[name]) * ITEM_BYTES[tensor["dtype"]] for name, tensor in header.items()]
+        stated = [tensor["data_offsets"][1] - tensor["data_offsets"][0] for tensor in header.values()]
+        fits = sizes == stated and min(sizes, default=0) >= 0 and ends[:-1] == [begin for begin, _ in spans]
+    except FileNotFoundError:
+        raise EmogenError(f"there is no checkpoint at {path}", "emogen ckpt list shows those there are") from None
+    except OSError as error:
+        raise EmogenError(f"{file} cannot be read: {error.strerror or error}", TAKE_ANOTHER) from None
+    except (struct.error, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError):
+        raise _foreign(path) from None
+    if not fits:
+        raise _foreign(path)
+    if there != (size := 8 + length + ends[-1]):
+        raise EmogenError(f"{file} is cut short: {there} bytes of {size}", TAKE_ANOTHER)
+    return text, shapes
+
+
+def _foreign(path: Path) -> EmogenError:
+    hint = "a checkpoint is a folder with weights.safetensors, or a file made by emogen ckpt export"
+    return EmogenError(f"{path} is not an emogen checkpoint, or is damaged", hint)
+
+
+def check_fits(path: Path, settings: ModelSettings) -> None:
+    """Make sure, before any memory is taken, that a checkpoint's weights are those of a network of some settings.
+
+    Raises:
+        EmogenError: they are not.
+    """
+    import torch
+
+    from emogen.model.network import Composer
+
+    _, shapes = _header(path)
+    try:
+        with torch.device("meta"):  # shapes without numbers; no weight's shape depends on the context
+            network = Composer(settings.model_copy(update={"context_notes": 1}))
+            network.take({name: torch.empty(shape) for name, shape in shapes.items()})
+    except (RuntimeError, LookupError, TypeError, ValueError):
+        raise EmogenError(f"the weights of {path} {NO_FIT}", TOO_OLD) from None
 
 
 def plans_of(path: Path, meta: Meta, older: bool = False) -> PlanTable:
@@ -242,12 +316,16 @@ def load_arrays(path: Path) -> dict[str, Floats32]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    if not _weights_file(path).exists():
+        raise EmogenError(f"{path} is gone", "a training under way may have saved a newer one: try again")
+    expected = read_meta(path).checksums.get(WEIGHTS)
     try:
-        return {name: array.astype("f4") for name, array in load_file(_weights_file(path)).items()}
-    except FileNotFoundError:
-        raise EmogenError(f"{path} is gone", "a training under way may have saved a newer one: try again") from None
+        arrays = load_file(_weights_file(path))
     except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
         raise EmogenError(f"the weights of {path} cannot be read: {error}", TAKE_ANOTHER) from None
+    if expected and checksum(arrays) != expected:
+        raise EmogenError(f"the weights of {path} are damaged: their checksum is another", TAKE_ANOTHER)
+    return {name: array.astype("f4", copy=False) for name, array in arrays.items()}
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -268,6 +346,8 @@ def load_into(model: Composer, path: Path) -> None:
         model.take(weights)
     except (RuntimeError, LookupError):
         raise EmogenError(f"the weights of {path} {NO_FIT}", TOO_OLD) from None
+    if not model.is_finite():
+        raise EmogenError(f"the weights of {path} contain NaN or infinity", TAKE_ANOTHER)
 
 
 def load_numpy(path: Path, meta: Meta) -> NumpyComposer:
@@ -292,7 +372,13 @@ def load_trainer(path: Path) -> dict[str, Any]:
     if not (path / TRAINER).is_file():
         hint = "resume from one named last or epoch"
         raise UsageError(f"{path.name} holds weights only, training cannot resume from it", hint)
+    expected = read_meta(path).checksums.get(TRAINER)
+    if expected and files.checksum(path / TRAINER) != expected:
+        raise EmogenError(f"{path / TRAINER} is damaged: its checksum is another", TAKE_ANOTHER)
     try:
+        with zipfile.ZipFile(path / TRAINER) as archive:  # as torch.save writes it: as large as what it holds
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError
         state: dict[str, Any] = torch.load(path / TRAINER, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged file makes torch raise is of any kind
         why = f"it is damaged or holds more than tensors and plain data ({type(error).__name__})"

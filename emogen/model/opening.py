@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emogen.errors import EmogenError
-from emogen.model.checkpoint import TAKE_ANOTHER, Meta, load_into, load_numpy
+from emogen.model.checkpoint import TAKE_ANOTHER, Meta, check_fits, load_into, load_numpy
 from emogen.model.numpy_network import NumpyComposer
 from emogen.system.devices import pick_device
 
@@ -48,6 +48,7 @@ def open_in_torch(path: Path, meta: Meta, device: str) -> Composer:
     """
     from emogen.model.network import Composer
 
+    check_fits(path, meta.model)
     model = Composer(meta.model)
     load_into(model, path)
     return model.to(pick_device(device)).eval()

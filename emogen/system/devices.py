@@ -79,9 +79,22 @@ def threads(number: int, in_torch: bool = False) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error of PyTorch says that memory ran out, on whichever device."""
+NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "bad allocation",
+    "could not create a primitive",  # oneDNN's, also of a descriptor or an object of memory
+    "could not create a memory",
+    "cannot allocate memory",
+)
+"""What the libraries below PyTorch say when memory runs out."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on whichever device and in whichever library."""
     import torch
 
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
+    words = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in words for word in NO_MEMORY)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import BinaryIO
 
 from emogen.errors import EmogenError
 
@@ -84,7 +85,7 @@ def write_text(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8", errors="backslashreplace")  # parts of file names are no UTF-8
 
 
-def opened(path: Path) -> BinaryIO:
+def opened(path: Path) -> BufferedReader:
     """A file opened for reading.
 
     Raises:
@@ -93,6 +94,12 @@ def opened(path: Path) -> BinaryIO:
     if not (stat.S_ISREG(mode := path.stat().st_mode) or stat.S_ISDIR(mode)):
         raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
     return path.open("rb")
+
+
+def checksum(path: Path) -> str:
+    """Of a file's content, 32 hex digits."""
+    with opened(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
 
 
 def check_place(path: Path) -> None:

@@ -20,7 +20,8 @@ from emogen.model.network import Composer
 from emogen.music import tokens
 from emogen.settings import Settings, TrainSettings
 from emogen.system.devices import check_compiler, default_threads, faster_in_bf16, is_out_of_memory, pick_device
-from emogen.training import shelf
+from emogen.system.files import shown
+from emogen.training import restoring, shelf
 from emogen.training.distributed import Team
 from emogen.training.progress import Progress, advise
 from emogen.training.run import Run, stop_requested
@@ -114,7 +115,7 @@ class Trainer:
             try:
                 nats, notes = self.gradients(batch)
                 break
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 self.optimizer.zero_grad()
@@ -222,11 +223,13 @@ class Trainer:
         """Write a checkpoint of the run, and remove all but ``keep`` of its kind."""
         if not self.team.leads:
             return
+        if not self.model.is_finite():
+            self.check_finite(math.nan)
         p, manifest, folder = self.progress, self.corpus.manifest, self.run.checkpoints
         clips = {split: len(self.corpus.clips(split)) for split in SPLITS}
         dataset = DatasetFacts(name=manifest.name, fingerprint=manifest.fingerprint, clips=clips)
-        where = {"run": self.run.name, "epoch": p.epoch, "step": p.step, "history": tuple(p.history)}
-        origin = {"init": self.init, "ancestors": self.ancestors}
+        where = {"run": shown(self.run.name), "epoch": p.epoch, "step": p.step, "history": tuple(p.history)}
+        origin = {"init": self.init, "ancestors": self.ancestors, "processes": self.team.size}
         settings = self.settings.train.model_dump(mode="json")
         meta = Meta.of(self.model, self.plans, dataset, train=settings, **where, **origin)
         place = {name: value for name, value in vars(p).items() if name != "history"}  # that is in the meta
@@ -252,9 +255,11 @@ class Trainer:
         state = checkpoint.load_trainer(path)
         checkpoint.load_into(self.model, path)
         try:
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.progress = Progress(**state["progress"], history=list(meta.history))
-        except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+            self.progress = restoring.progress(state["progress"], meta)
+            restoring.restore(self.optimizer, state["optimizer"], meta.step)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise EmogenError(f"{path} does not fit together: {error}", checkpoint.TAKE_ANOTHER) from None
 
 
