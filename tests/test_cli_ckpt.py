@@ -224,7 +224,7 @@ def test_an_export_in_half_precision_is_half_the_size_and_nearly_the_same(ckpt: 
     whole, half = Path("whole.safetensors"), Path("half.safetensors")
     header = whole.stat().st_size - 4 * read_meta(whole).parameters
     assert half.stat().st_size - header < 0.51 * (whole.stat().st_size - header)
-    others = {"checksums": {}}
+    others: dict[str, dict[str, str]] = {"checksums": {}}
     assert read_meta(half).model_copy(update=others) == read_meta(whole).model_copy(update=others)
     weights = load_weights(half)
     for name, weight in load_weights(whole).items():
