@@ -11,16 +11,19 @@ Importing this imports nothing else: each name below comes from its own module w
 
 __version__ = "0.4.0"
 
-__all__ = ["EMOTIONS", "EmogenError", "Piece", "__version__"]
+__all__ = ["EMOTIONS", "EmogenError", "Piece", "Voice", "__version__", "load"]
 
 TYPE_CHECKING = False  # type checkers know the name; typing itself would take most of the time of this import
 if TYPE_CHECKING:
     from emogen.composing.piece import Piece
+    from emogen.composing.voice import Voice, load
     from emogen.emotion import EMOTIONS
     from emogen.errors import EmogenError
 else:
     _HOMES = {
         "Piece": "emogen.composing.piece",
+        "Voice": "emogen.composing.voice",
+        "load": "emogen.composing.voice",
         "EMOTIONS": "emogen.emotion",
         "EmogenError": "emogen.errors",
     }

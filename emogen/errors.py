@@ -22,10 +22,27 @@ class UnusableFile(EmogenError):
 
 
 def check_range(name: str, value: float, lowest: float, highest: float) -> None:
-    """Refuse a value outside lowest..highest, or nan; ``name`` is what the caller calls it.
+    """Refuse a value outside lowest..highest, or that is not a number; ``name`` is what the caller calls it.
 
     Raises:
         UsageError: the value, and what is allowed.
     """
-    if not lowest <= value <= highest:
-        raise UsageError(f"{name} {value:.12g} is out of range", f"{name} takes {lowest:.12g} to {highest:.12g}")
+    hint = f"{name} takes {lowest:.12g} to {highest:.12g}"
+    try:
+        inside = lowest <= value <= highest
+    except (TypeError, ValueError):  # a text, None, an array
+        raise UsageError(f"{name} {value!r} is not a number", hint) from None
+    if not inside:
+        raise UsageError(f"{name} {value:.12g} is out of range", hint)
+
+
+def whole_number(name: str, value: int, lowest: int, highest: int) -> int:
+    """A whole number of any type (NumPy has its own) as an int.
+
+    Raises:
+        UsageError: as ``check_range``, or it is not whole.
+    """
+    check_range(name, value, lowest, highest)
+    if value != int(value):
+        raise UsageError(f"{name} {value} is not a whole number", f"{name} takes {lowest} to {highest}")
+    return int(value)

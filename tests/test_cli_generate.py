@@ -553,17 +553,17 @@ def test_a_prime_that_leaves_no_room_is_refused(runs: Path, run: Run) -> None:
     Path("prime.mid").write_bytes(midi_bytes(Piece.of([0, 4000], [60, 62], [64, 64], [500, 500])))
     code, _, err = run(*FIVE_S, "--prime", "prime.mid")
     assert code == 2
-    assert err == "error: prime prime.mid lasts 4.5 s of the 5 s asked for\nhint: ask for more seconds\n"
+    assert err == "error: the prime (prime.mid) lasts 4.5 s of the 5 s asked for\nhint: ask for more seconds\n"
     assert run(*FIVE_S, "--seconds", "6", "--prime", "prime.mid")[0] == 0
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"words", "not a MIDI file"),
-        (b"", "empty file"),
-        (midi_bytes(Piece.of([], [], [], [])), "no notes"),
-        (None, "cannot be read"),
+        (b"words", "prime.mid: not a MIDI file"),
+        (b"", "prime.mid: empty file"),
+        (midi_bytes(Piece.of([], [], [], [])), "prime.mid: no notes"),
+        (None, "there is no file prime.mid"),
     ],
 )
 def test_a_prime_that_cannot_be_read_is_named_with_the_reason(
@@ -574,7 +574,7 @@ def test_a_prime_that_cannot_be_read_is_named_with_the_reason(
     before = here()
     code, _, err = run(*FIVE_S, "--prime", "prime.mid")
     assert code == 1
-    assert err.startswith(f"error: prime prime.mid: {reason}")
+    assert err.startswith(f"error: {reason}")
     assert here() == before
 
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import multiprocessing
+import os
 import pickle
+import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,14 +23,28 @@ import numpy as np
 import pretty_midi
 import pytest
 import soundfile
+import torch
 from PIL import Image
+from threadpoolctl import threadpool_info
 
 import emogen
-from emogen import EmogenError, Piece
+from emogen import EmogenError, Piece, Voice
 from emogen.music.midi import midi_bytes, read_text
+from emogen.settings import SampleSettings
 from emogen.sound import render
+from tests import tiny
+from tests.conftest import Run
 from tests.midi_files import midi, note, track
 from tests.music import random_piece
+
+SAME: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+    ((), {}),
+    (
+        ("--key", "A minor", "--density", "3", "--loudness", "70", "--register", "62", "--temperature", "1.2"),
+        {"key": "Am", "density": 3, "loudness": 70, "register": 62, "temperature": 1.2},
+    ),
+]
+"""Flags, and the arguments that mean the same."""
 
 MADE_BY = {"emogen": "0.4.0", "emotion": {"sad": 1.0}, "seconds": 5.0, "seed": 7, "checkpoint": "the bundled voice"}
 HOSTILE = """</script><b>"it's" & {{sound}}</b>"""
@@ -137,7 +156,7 @@ def test_the_repr_of_silence() -> None:
     assert repr(Piece.of([], [], [], [])) == "<Piece 0.0 s, 0 notes>"
 
 
-def test_measures_and_judgement_are_those_of_the_commands(piece: Piece, run: Callable[..., Any]) -> None:
+def test_measures_and_judgement_are_those_of_the_commands(piece: Piece, run: Run) -> None:
     piece.save("piece.mid")
     shown = json.loads(run("show", "piece.mid", "--json")[1])
     measured, heard = piece.measures(), piece.judge()
@@ -296,7 +315,11 @@ class Elements(HTMLParser):
         self.text += f"{data}\n"
 
 
-def test_a_notebook_shows_the_roll_a_player_and_the_facts(piece: Piece) -> None:
+TWO = Piece.of([0, 500], [60, 64], [64, 90], [500, 500])
+
+
+def test_a_notebook_shows_the_roll_a_player_and_the_facts() -> None:
+    piece = Piece(*TWO.columns, MADE_BY)
     shown = piece._repr_mimebundle_()
     assert shown["text/plain"] == repr(piece)
     html = Elements(shown["text/html"])
@@ -308,8 +331,8 @@ def test_a_notebook_shows_the_roll_a_player_and_the_facts(piece: Piece) -> None:
         assert fact in html.text.splitlines()
 
 
-def test_it_asks_the_network_for_nothing_and_runs_nothing(piece: Piece) -> None:
-    html = Elements(piece._repr_mimebundle_()["text/html"])
+def test_it_asks_the_network_for_nothing_and_runs_nothing() -> None:
+    html = Elements(TWO._repr_mimebundle_()["text/html"])
     assert {tag for tag, _ in html.found} <= {"div", "strong", "img", "audio", "table", "tr", "th", "td"}
     assert {name for _, attributes in html.found for name in attributes} <= {"style", "alt", "src", "controls"}
     assert all(attributes["src"].startswith("data:") for _, attributes in html.found if "src" in attributes)
@@ -318,12 +341,12 @@ def test_it_asks_the_network_for_nothing_and_runs_nothing(piece: Piece) -> None:
 
 def test_what_a_file_says_cannot_break_out_of_it() -> None:
     made_by = {"emogen": HOSTILE, "emotion": {HOSTILE: 1}, "seconds": 5, "seed": HOSTILE, "checkpoint": HOSTILE}
-    shown = Piece(*random_piece(1, 12).columns, made_by)._repr_mimebundle_()
+    shown = Piece(*TWO.columns, made_by)._repr_mimebundle_()
     html = Elements(shown["text/html"])
     assert "b" not in {tag for tag, _ in html.found}
     assert html.text.splitlines().count(HOSTILE) == 4
-    assert repr(Piece(*random_piece(1, 12).columns, {"emogen": 1, "emotion": [5], "seed": 1})).startswith("<Piece 5, ")
-    Piece(*random_piece(1, 12).columns, {"emogen": 1, "emotion": [5], "seed": 1})._repr_mimebundle_()
+    assert repr(Piece(*TWO.columns, {"emogen": 1, "emotion": [5], "seed": 1})).startswith("<Piece 5, ")
+    Piece(*TWO.columns, {"emogen": 1, "emotion": [5], "seed": 1})._repr_mimebundle_()
 
 
 def test_silence_is_shown_without_picture_and_sound_and_says_so() -> None:
@@ -352,3 +375,212 @@ def test_no_word_of_it_is_printed(piece: Piece, tmp_path: Path, capfd: pytest.Ca
         piece.save(tmp_path / f"a{suffix}")
     Piece.read(tmp_path / "a.mid").judge()
     assert capfd.readouterr() == ("", "")
+
+
+# A voice
+
+
+@pytest.fixture(scope="module")
+def voice() -> Voice:
+    return emogen.load()
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Voice:
+    """A voice of random weights, which composes in no time."""
+    tiny.save(tmp_path / "runs")
+    return emogen.load("tiny", runs=tmp_path / "runs")
+
+
+def test_python_and_the_command_line_write_the_same_bytes(voice: Voice, run: Run) -> None:
+    for number, (flags, terms) in enumerate(SAME):
+        command = ("--emotion", "sad", "--seconds", "5", "--seed", "7", "--checkpoint", "default", *flags)
+        code, _, err = run("generate", *command, "--out", f"command{number}.mid")
+        assert not code, err
+        voice.compose("sad", 5, seed=7, **terms).save(f"python{number}.mid")
+        assert Path(f"python{number}.mid").read_bytes() == Path(f"command{number}.mid").read_bytes()
+    assert len({path.read_bytes() for path in Path().glob("python*.mid")}) == len(SAME)
+
+
+def test_a_seed_makes_the_same_piece_however_many_there_are(voice: Voice) -> None:
+    alone = voice.compose("sad", 5, seed=8)
+    several = voice.compose("sad", 5, seed=6, count=4)
+    assert len(several) == 4
+    assert several[2] == alone
+    assert several[2].made_by == alone.made_by
+    assert [piece.made_by["seed"] for piece in several if piece.made_by] == [6, 7, 8, 9]
+    assert list(voice.stream("sad", 5, seed=6, count=4)) == several
+
+
+def test_without_a_seed_one_is_drawn_and_told(small: Voice) -> None:
+    pieces = [small.compose("sad", 5) for _ in range(2)]
+    seeds = [piece.made_by["seed"] for piece in pieces if piece.made_by]
+    assert len(set(seeds)) == 2
+    assert [small.compose("sad", 5, seed=seed) for seed in seeds] == pieces
+
+
+def test_one_piece_is_a_piece_and_a_count_makes_a_list(small: Voice) -> None:
+    assert type(small.compose("sad", 5)) is Piece
+    assert [type(piece) for piece in small.compose("sad", 5, count=1)] == [Piece]
+    assert len(small.compose("sad", 5, count=3)) == 3
+
+
+def test_each_piece_is_as_long_as_was_asked(small: Voice) -> None:
+    lengths: tuple[Any, ...] = (5, 7.25, np.float32(6))
+    for seconds in lengths:
+        assert small.compose("sad", seconds).seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("emotion", "weights"),
+    [
+        ("joyful", {"happy": 1.0}),
+        ("q2", {"angry": 0.5, "tense": 0.5}),
+        ("happy:3,calm:1", {"happy": 0.75, "calm": 0.25}),
+        ({"happy": np.float64(3), "calm": 1}, {"happy": 0.75, "calm": 0.25}),
+    ],
+)
+def test_an_emotion_is_said_in_many_ways(
+    emotion: str | dict[str, float], weights: dict[str, float], small: Voice
+) -> None:
+    made_by = small.compose(emotion, 5, seed=1).made_by
+    assert made_by is not None
+    assert made_by["emotion"] == weights
+
+
+def test_what_made_a_piece_makes_it_again(small: Voice, tmp_path: Path) -> None:
+    terms: dict[str, Any] = {"seed": np.int64(1), "key": "Am", "loudness": np.float32(60), "top_k": np.int64(9)}
+    small.compose("sad", 5, temperature=0.5, **terms).save(tmp_path / "a.mid")
+    made = Piece.read(tmp_path / "a.mid").made_by
+    assert made == {
+        "emogen": emogen.__version__,
+        "emotion": {"sad": 1.0},
+        "seconds": 5.0,
+        "seed": 1,
+        "plan": {"mode": -0.2, "velocity": 60.0},
+        "tonic": "A",
+        "checkpoint": small.label,
+        **SampleSettings(temperature=0.5, top_k=9).model_dump(exclude={"device", "threads"}),
+    }
+
+
+def test_a_piece_goes_on_from_a_prime_in_memory_or_in_a_file(small: Voice, tmp_path: Path) -> None:
+    prime = Piece.of([0, 500, 1000], [60, 64, 67], [64, 64, 64], [400, 400, 400])
+    prime.save(tmp_path / "prime.mid")
+    pieces = [
+        small.compose("sad", 5, seed=1, prime=one)
+        for one in (prime, tmp_path / "prime.mid", str(tmp_path / "prime.mid"))
+    ]
+    assert pieces[0] == pieces[1] == pieces[2]
+    assert pieces[0].pitch[:3].tolist() == [60, 64, 67]
+    assert [piece.made_by["prime"] for piece in pieces if piece.made_by] == ["3 notes", "prime.mid", "prime.mid"]
+
+
+REFUSED = [
+    ({"emotion": "hapy"}, "unknown emotion 'hapy'", "did you mean 'happy'?"),
+    ({"emotion": ["sad"]}, "['sad'] is not an emotion", "emotions are written"),
+    ({"emotion": None}, "None is not an emotion", "emotions are written"),
+    ({"seconds": 3}, "seconds 3 is out of range", "seconds takes 5 to 600"),
+    ({"seconds": "30"}, "seconds '30' is not a number", "seconds takes 5 to 600"),
+    ({"count": 0}, "count 0 is out of range", "count takes 1 to"),
+    ({"count": 2.5}, "count 2.5 is not a whole number", "count takes 1 to"),
+    ({"seed": -1}, "seed -1 is out of range", "seed takes 0 to 4294967295"),
+    ({"seed": 2**32 - 1, "count": 2}, "seed 4294967295 is out of range", "seed takes 0 to 4294967294"),
+    ({"seed": "x"}, "seed 'x' is not a number", "seed takes 0 to"),
+    ({"key": "H"}, "key 'H' is not a key", "keys are written"),
+    ({"key": 5}, "key '5' is not a key", "keys are written"),
+    ({"mode": "dorian"}, "mode 'dorian' is not a mode", "modes are major and minor"),
+    ({"density": "high"}, "density 'high' is not a number", "density takes 0.5 to 30"),
+    ({"temprature": 1}, "unknown argument 'temprature'", "did you mean 'temperature'?"),
+    ({"keey": "Am"}, "unknown argument 'keey'", "did you mean 'key'?"),
+    ({"xyz": 1}, "unknown argument 'xyz'", "there are temperature, "),
+    ({"temperature": 0}, "temperature = 0 should be greater than 0", "Boldness in pitch"),
+    ({"top_p": "high"}, "top_p = 'high' should be a valid number", "Draw pitches"),
+    ({"device": "tpu"}, "device = 'tpu' should be 'auto', 'cpu', 'cuda' or 'mps'", "Where to compute"),
+    ({"prime": "nowhere.mid"}, "there is no file nowhere.mid", "looked for "),
+    (
+        {"prime": Piece.of([0], [60], [64], [4500])},
+        "the prime (1 notes) lasts 4.4 s of the 5 s",
+        "ask for more seconds",
+    ),
+]
+
+
+@pytest.mark.parametrize(("given", "told", "hint"), REFUSED, ids=[told for _, told, _ in REFUSED])
+def test_what_cannot_be_composed_is_refused_at_once_with_a_hint(
+    given: dict[str, Any], told: str, hint: str, small: Voice
+) -> None:
+    for ask in (small.compose, small.stream):  # a stream does not wait for its first piece
+        with pytest.raises(EmogenError) as refused:
+            ask(**{"emotion": "sad", "seconds": 5, "count": 1, **given})
+        assert str(refused.value).startswith(told)
+        assert hint in refused.value.hint
+
+
+def test_a_voice_goes_by_its_name(tmp_path: Path, small: Voice) -> None:
+    assert repr(emogen.load()) == "<Voice the bundled voice>"
+    for name in ("best", "tiny", "tiny/best", tmp_path / "runs" / "tiny", small.path):
+        assert emogen.load(name, runs=tmp_path / "runs").path == small.path
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "hint"),
+    [
+        ("tiy", "no checkpoint 'tiy'", "did you mean 'tiny'?"),
+        ("tiny/bst", "no checkpoint 'bst' in run 'tiny'", "did you mean 'best'?"),
+        ("mine.safetensors", "there is no file mine.safetensors", "emogen ckpt export"),
+    ],
+)
+def test_a_name_that_no_voice_has_is_refused_with_those_there_are(
+    name: str, told: str, hint: str, tmp_path: Path, small: Voice
+) -> None:
+    with pytest.raises(EmogenError, match=told) as refused:
+        emogen.load(name, runs=tmp_path / "runs")
+    assert hint in refused.value.hint
+
+
+def test_a_stream_that_is_left_early_composes_no_more(small: Voice) -> None:
+    stream = small.stream("sad", 5, seed=1, count=100)
+    assert next(stream) == small.compose("sad", 5, seed=1)
+    stream.close()
+    with pytest.raises(StopIteration):
+        next(stream)
+
+
+def test_a_copied_voice_composes_the_same(small: Voice) -> None:
+    piece = small.compose("sad", 5, seed=1)
+    assert pickle.loads(pickle.dumps(small)).compose("sad", 5, seed=1) == piece
+
+
+def test_several_threads_may_use_one_voice(small: Voice) -> None:
+    wanted = [small.compose("sad", 5, seed=seed) for seed in range(6)]
+    with ThreadPoolExecutor(6) as threads:
+        pieces = list(threads.map(lambda seed: small.compose("sad", 5, seed=seed), range(6)))
+    assert pieces == wanted
+
+
+def test_composing_leaves_the_process_as_it_was(small: Voice, capfd: pytest.CaptureFixture[str]) -> None:
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002 - the state that others may rely on
+    torch.manual_seed(1)
+    before = state_of_the_process()
+    small.compose("sad", 5, count=2, threads=2)
+    small.compose("sad", 5).judge()
+    assert state_of_the_process() == before
+    assert capfd.readouterr() == ("", "")
+
+
+def state_of_the_process() -> tuple[Any, ...]:
+    """What a library must not change: random states, threads, environment, folder, processes."""
+    pools = [(pool["filepath"], pool["num_threads"]) for pool in threadpool_info()]
+    return (
+        random.getstate(),
+        str(np.random.get_state()),  # noqa: NPY002
+        torch.get_rng_state().tolist(),
+        torch.get_num_threads(),
+        sorted(pools),
+        dict(os.environ),
+        Path.cwd(),
+        signal.getsignal(signal.SIGINT),
+        multiprocessing.active_children(),
+    )

@@ -205,6 +205,9 @@ def test_the_run_trained_last_comes_first(tmp_path: Path) -> None:
         ("old/last", "old/checkpoints/last_epoch_002_step_00000002"),
         ("old/best", "old/checkpoints/best_epoch_001_loss_8.0000"),
         ("old/epoch_001", "old/checkpoints/epoch_001"),
+        ("old", "old/checkpoints/best_epoch_001_loss_8.0000"),
+        ("runs/old", "old/checkpoints/best_epoch_001_loss_8.0000"),
+        ("runs/old/", "old/checkpoints/best_epoch_001_loss_8.0000"),
         ("last_epoch_000_step_00000003", "new/checkpoints/last_epoch_000_step_00000003"),
         ("runs/old/checkpoints/epoch_002", "old/checkpoints/epoch_002"),
         ("", "old/checkpoints/best_epoch_001_loss_8.0000"),  # the newest run has no epoch complete
@@ -234,6 +237,8 @@ def test_an_exported_file_is_a_checkpoint_and_best_is_never_a_file(
     [
         ("lst", "no checkpoint 'lst' in run 'new'", "did you mean 'last'? there are last, last_epoch_000"),
         ("best", "no checkpoint 'best' in run 'new', no epoch is complete yet", "there are last, last_epoch_000"),
+        ("new", "no checkpoint 'best' in run 'new', no epoch is complete yet", "there are last, last_epoch_000"),
+        ("odl", "no checkpoint 'odl' in run 'new'", "did you mean 'old'?"),
         ("odl/best", "no run 'odl' in", "did you mean 'old'? the runs are new, old"),
         ("moon/best", "no run 'moon' in", "the runs are new, old"),
         (

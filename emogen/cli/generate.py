@@ -14,7 +14,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from emogen import __version__
 from emogen.cli import outputs, terminal_roll
 from emogen.cli.console import console, echo
 from emogen.cli.options import settings_options
@@ -24,12 +23,13 @@ from emogen.errors import EmogenError, UsageError, check_range
 from emogen.settings import SampleSettings, Settings
 
 if TYPE_CHECKING:
+    from emogen.composing.piece import Piece
     from emogen.composing.voice import Voice
     from emogen.composing.wish import Wish
-    from emogen.music.notes import Piece
-    from emogen.music.tokens import Tokens
 
 MOST_PIECES = 10_000
+WANTED = ("emotion", "seconds", "seed", "plan", "tonic")
+"""What ``--json`` tells of a piece's ``made_by``."""
 
 
 @settings_options("sample", "paths.runs", "paths.soundfont")
@@ -93,25 +93,20 @@ def generate(
     index = [files[0].with_name("index.html")] if html and len(names) > 1 else []
     outputs.check([*outputs.beside(files, kinds), *index], kinds, settings.paths.soundfont, force)
 
+    from emogen.composing.piece import Piece
     from emogen.composing.voice import Voice  # imports numpy: whatever needs neither it nor a checkpoint is checked
-    from emogen.composing.wish import opening_of
-    from emogen.music.midi import read_piece
 
     voice = Voice.open(checkpoint, settings.paths.runs)
-    opening = opening_of(prime, seconds) if prime else None
+    pieces = compose(voice, wishes, settings.sample, prime)
     console.print(f"composing with {escape(voice.label)}, seed {seed}")
     if settings.sample.threads > (cores := os.cpu_count() or 1):
         console.print(
             f"this computer has {cores} cores, fewer than --threads {settings.sample.threads}: it uses {cores}"
         )
-    pieces = compose(voice, wishes, settings.sample, opening)
-    rows = [
-        _write(file, piece, wish, {"checkpoint": voice.label, **_how(settings, prime)})
-        for file, piece, wish in zip(files, pieces, wishes, strict=True)
-    ]
+    rows = [_write(file, piece) for file, piece in zip(files, pieces, strict=True)]
     if not as_json:
         if len(files) == 1 and console.is_terminal and rows[0]["notes"]:
-            console.print(terminal_roll.roll(read_piece(files[0]), console, beside_lines=4))
+            console.print(terminal_roll.roll(Piece.read(files[0]), console, beside_lines=4))
         _print_table(rows)
     for row, file in zip(rows, files, strict=True) if kinds else ():  # every MIDI file is written by now
         row["rendered"] = list(map(str, outputs.write(file, file, kinds, settings.paths.soundfont)))
@@ -150,37 +145,29 @@ def _files(out: Path | None, names: list[str], force: bool) -> list[Path]:
     return files
 
 
-def compose(voice: Voice, wishes: list[Wish], sample: SampleSettings, opening: Tokens | None = None) -> Iterator[Piece]:
+def compose(voice: Voice, wishes: list[Wish], sample: SampleSettings, prime: Path | None = None) -> Iterator[Piece]:
     """The pieces, some at a time, with a bar on a terminal."""
     bar = Progress(
         TextColumn("composing"), BarColumn(), TimeRemainingColumn(), console=console, transient=True,
         disable=not console.is_terminal,
     )  # fmt: skip
-    with bar:
-        task = bar.add_task("", total=sum(wish.seconds for wish in wishes))
+    task = bar.add_task("", total=sum(wish.seconds for wish in wishes))
+    pieces = voice.pieces(wishes, sample, prime=prime, tell=lambda done_s: bar.update(task, completed=done_s))
 
-        def tell(done_s: float) -> None:
-            bar.update(task, completed=done_s)
+    def beside_a_bar() -> Iterator[Piece]:
+        with bar:
+            yield from pieces
 
-        yield from voice.pieces(wishes, sample, opening=opening, tell=tell)
-
-
-def _how(settings: Settings, prime: Path | None) -> dict[str, Any]:
-    """How the pieces were drawn, for the manifest."""
-    sample = settings.sample.model_dump(exclude={"device", "threads"})
-    return sample | ({"prime": prime.name} if prime else {})
+    return beside_a_bar()
 
 
-def _write(file: Path, piece: Piece, wish: Wish, how: dict[str, Any]) -> dict[str, Any]:
+def _write(file: Path, piece: Piece) -> dict[str, Any]:
     """Write one piece with what made it; returns what the table and ``--json`` tell of it."""
-    from emogen.music.measures import TONICS, measure
-    from emogen.music.midi import write_piece
+    from emogen.composing.piece import write
 
-    wanted = {"emotion": dict(wish.emotion), "seconds": wish.seconds, "seed": wish.seed, "plan": dict(wish.pins)}
-    if wish.tonic is not None:
-        wanted["tonic"] = TONICS[wish.tonic]
-    write_piece(piece, file, text=json.dumps({"emogen": __version__, **wanted, **how}))
-    found = measure(piece)
+    write(piece, file)
+    made_by, found = piece.made_by or {}, piece.measures()
+    wanted = {name: value for name, value in made_by.items() if name in WANTED}
     facts = {"length_s": found.length_s, "notes": found.notes, "notes_per_s": round(found.notes_per_s, 2)}
     return {"file": str(file), **wanted, **facts, "key": found.key}
 

@@ -172,13 +172,13 @@ class Piece(Notes):
             return page.inline(self, heading, told | {"Sound": f"none: {error}"})
 
 
-def write(piece: Piece, file: Path, sound: Callable[[], Sound], original: bytes = b"") -> None:
+def write(piece: Piece, file: Path, sound: Callable[[], Sound] | None = None, original: bytes = b"") -> None:
     """Write a piece as the suffix of a file says, whole or not at all; a file of that name is replaced.
 
     Args:
         piece: what to write.
         file: where to; one of SUFFIXES.
-        sound: gives its sound, and is called only where there is something to hear.
+        sound: gives its sound, where that is wanted (default: by the SoundFont that comes with emogen's libraries).
         original: the MIDI file to offer on a page (default: that of the piece).
 
     Raises:
@@ -188,7 +188,7 @@ def write(piece: Piece, file: Path, sound: Callable[[], Sound], original: bytes 
     """
     from emogen.sound import page, render
 
-    suffix = file.suffix.lower()
+    suffix, sound = file.suffix.lower(), sound or (lambda: render.audio(piece))
     heading = title(piece.made_by, file.stem)
     if suffix in (".mid", ".midi"):
         midi.write_piece(piece, file, piece._text())

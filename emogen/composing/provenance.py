@@ -10,12 +10,26 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from emogen import __version__
+
 if TYPE_CHECKING:
+    from emogen.composing.wish import Wish
     from emogen.music.measures import Measures
+    from emogen.settings import SampleSettings
 
 
 UNTRUSTED = (LookupError, TypeError, ValueError, AttributeError, StopIteration)
 """What reading a manifest of an unknown shape may raise."""
+
+
+def made_by(wish: Wish, label: str, sample: SampleSettings, prime: str = "") -> dict[str, Any]:
+    """What makes a piece: enough to make it again. ``label`` names the voice, ``prime`` the music it begins with."""
+    from emogen.music.measures import TONICS  # imports numpy, which words need not
+
+    wanted = {"emotion": dict(wish.emotion), "seconds": wish.seconds, "seed": wish.seed, "plan": dict(wish.pins)}
+    tonic = {} if wish.tonic is None else {"tonic": TONICS[wish.tonic]}
+    how = sample.model_dump(exclude={"device", "threads"})  # neither changes what is drawn
+    return {"emogen": __version__, **wanted, **tonic, "checkpoint": label, **how, **({"prime": prime} if prime else {})}
 
 
 def manifest(text: str) -> dict[str, Any] | None:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Sequence
+import secrets
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+
+from pydantic import ValidationError
 
 from emogen.composing.generate import generate
-from emogen.composing.parallel import Tell, compose_all, workers_for
-from emogen.composing.wish import Wish
-from emogen.errors import EmogenError
+from emogen.composing.parallel import Compose, Tell, compose_all, workers_for
+from emogen.composing.piece import Piece
+from emogen.composing.provenance import made_by
+from emogen.composing.wish import Wish, opening_of
+from emogen.emotion import suggest
+from emogen.errors import EmogenError, UsageError, whole_number
 from emogen.model.checkpoint import Meta, plans_of, read_meta
 from emogen.model.numpy_network import NumpyComposer
 from emogen.model.opening import open_network
-from emogen.music.notes import Piece
+from emogen.music.notes import Piece as Notes
 from emogen.music.plan import PlanTable
 from emogen.music.tokens import Tokens
 from emogen.settings import SampleSettings
@@ -28,9 +35,36 @@ if TYPE_CHECKING:
     from emogen.model.network import Composer
 
 
+class Sampling(TypedDict, total=False):
+    """How notes are drawn, and where: the options of ``SampleSettings``, see there; ``threads`` is 1 if left out."""
+
+    temperature: float
+    top_p: float
+    min_p: float
+    top_k: int
+    guidance: float
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    precision: Literal["float32", "int8"]
+    threads: int
+
+
+class Terms(Sampling, total=False):
+    """What ``Voice.compose`` takes beside emotion, length, count and seed; it says what each is."""
+
+    key: str | None
+    mode: str | None
+    density: float | None
+    loudness: float | None
+    register: float | None
+    prime: Notes | str | os.PathLike[str] | None
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Voice:
-    """A checkpoint whose metadata is read and valid; its weights are read when it composes for the first time."""
+    """A checkpoint that composes. Its metadata is read and valid; its weights are read when it first composes.
+
+    One voice may be used from several threads: they take turns.
+    """
 
     path: Path
     """The checkpoint's folder, or the exported file."""
@@ -71,12 +105,100 @@ class Voice:
             self._networks[kind] = open_network(self.path, self.meta, *kind)
         return self._networks[kind]
 
+    @overload
+    def compose(
+        self, emotion: str | Mapping[str, float], seconds: float, *, seed: int | None = None, **terms: Unpack[Terms]
+    ) -> Piece: ...
+
+    @overload
+    def compose(
+        self,
+        emotion: str | Mapping[str, float],
+        seconds: float,
+        *,
+        count: int,
+        seed: int | None = None,
+        **terms: Unpack[Terms],
+    ) -> list[Piece]: ...
+
+    def compose(
+        self,
+        emotion: str | Mapping[str, float],
+        seconds: float,
+        *,
+        count: int | None = None,
+        seed: int | None = None,
+        key: str | None = None,
+        mode: str | None = None,
+        density: float | None = None,
+        loudness: float | None = None,
+        register: float | None = None,
+        prime: Notes | str | os.PathLike[str] | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Piece | list[Piece]:
+        """A piece, or with ``count`` a list of pieces. What is left out follows the emotion.
+
+        Args:
+            emotion: an emotion ("sad"), a word near one ("joyful"), a quadrant ("q3"), a mixture
+                ("happy:0.7,calm:0.3"), or weights by name ({"happy": 0.7, "calm": 0.3}).
+            seconds: when the last note is released, 5 to 600; exact to the millisecond.
+            count: how many pieces; their seeds are ``seed``, ``seed + 1`` and so on.
+            seed: 0 to 2**32 - 1. The same seed makes the same piece, whatever ``count`` is. None draws one, which
+                ``piece.made_by["seed"]`` tells.
+            key: such as "A minor", "Am", "Eb" or "F# major"; it includes the mode.
+            mode: "major" or "minor".
+            density: notes per second, 0.5 to 30.
+            loudness: mean MIDI velocity, 1 to 127.
+            register: mean MIDI pitch, 21 to 108; 60 is middle C.
+            prime: a piece or a MIDI file that each piece begins with; it must end 1 s before ``seconds`` or earlier.
+            **sampling: how notes are drawn, and where, as ``emogen config show`` lists under ``sample``:
+                temperature, top_p, min_p, top_k (of pitches), guidance, device, precision, threads. ``threads`` is 1
+                unless given: with more, or with 0 (which chooses), many pieces are composed in several processes,
+                and a script on macOS or Windows then needs ``if __name__ == "__main__":``.
+
+        Raises:
+            EmogenError: an argument that is unknown or out of range, a file or device that cannot be used, weights
+                that cannot be read, or too little memory; its ``hint`` says what to do.
+        """
+        pieces = list(
+            self.stream(
+                emotion, seconds, count=1 if count is None else count, seed=seed, key=key, mode=mode,
+                density=density, loudness=loudness, register=register, prime=prime, **sampling,
+            )
+        )  # fmt: skip
+        return pieces[0] if count is None else pieces
+
+    def stream(
+        self,
+        emotion: str | Mapping[str, float],
+        seconds: float,
+        *,
+        count: int,
+        seed: int | None = None,
+        **terms: Unpack[Terms],
+    ) -> Generator[Piece]:
+        """The pieces that ``compose`` would give, as they become ready: any number takes the memory of a few.
+
+        Takes what ``compose`` takes, and raises what it raises: what is wrong with arguments and files, at once.
+        """
+        rest: dict[str, Any] = dict(terms)
+        prime = rest.pop("prime", None)
+        wanted = {name: rest.pop(name) for name in ("key", "mode", "density", "loudness", "register") if name in rest}
+        sample = _sample(rest)
+        count = whole_number("count", count, 1, 2**32)
+        if seed is None:
+            seed = secrets.randbelow(2**31)
+        seed = whole_number("seed", seed, 0, 2**32 - count)
+        wish = Wish.of(emotion, seconds, **wanted)
+        wishes = [replace(wish, seed=seed + number) for number in range(count)]
+        return self.pieces(wishes, sample, prime=prime if prime is None or isinstance(prime, Notes) else Path(prime))
+
     def pieces(
         self,
         wishes: Sequence[Wish],
         sample: SampleSettings | None = None,
         *,
-        opening: Tokens | None = None,
+        prime: Notes | Path | None = None,
         tell: Tell = lambda seconds: None,
     ) -> Generator[Piece]:
         """A piece for each wish, in their order, each of exactly its length.
@@ -84,28 +206,51 @@ class Voice:
         Pieces are composed some at a time, so any number of them takes the memory of a few.
 
         Args:
+            wishes: what the pieces shall be.
             sample: how notes are drawn, and where; the defaults if None.
-            opening: notes (N, 4) that every piece begins with, see ``wish.opening_of``.
+            prime: music that every piece begins with, see ``wish.opening_of``.
             tell: called now and then with the seconds of music composed so far, over all pieces.
 
         Raises:
-            EmogenError: as ``network``; or memory is too small.
+            EmogenError: as ``network`` and ``opening_of``, at once; or, later, memory is too small.
         """
         sample = sample or SampleSettings()
+        opening, name = None, ""
+        if prime is not None:
+            music, name = (Piece.read(prime), prime.name) if isinstance(prime, Path) else (prime, f"{len(prime)} notes")
+            opening = opening_of(music, min(wish.seconds for wish in wishes), f"the prime ({name})")
         network = self.network(sample)
         in_torch = not isinstance(network, NumpyComposer) or sample.precision == "int8"
         cores = min(sample.threads, os.cpu_count() or 1)
         workers = 1 if in_torch else workers_for(len(wishes), cores or default_threads())
         limits = partial(threads, 1 if workers > 1 else cores or 1, in_torch)
-        compose = partial(_compose, limits, network, self.plans, sample, opening)
-        try:
-            yield from compose_all(compose, wishes, workers, tell)
-        except (MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
-                raise
-            raise EmogenError(
-                f"out of memory on {sample.device}", "close other programs, or compute elsewhere"
-            ) from None
+        compose: Compose = partial(_compose, limits, network, self.plans, sample, opening)
+        if workers == 1:
+            compose = partial(_in_turn, compose)
+
+        def composed() -> Generator[Piece]:
+            made = compose_all(compose, wishes, workers, tell)
+            try:
+                for wish, notes in zip(wishes, made, strict=True):
+                    yield Piece(*notes.columns, made_by(wish, self.label, sample, name))
+            except (MemoryError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+                    raise
+                hint = "close other programs, or compute elsewhere"
+                raise EmogenError(f"out of memory on {sample.device}", hint) from None
+            finally:
+                made.close()
+
+        return composed()
+
+
+_TURN = Lock()
+"""Held while a batch is composed: the limits of threads are those of the process, so threads of a person take turns."""
+
+
+def _in_turn(compose: Compose, wishes: Sequence[Wish], tell: Tell) -> list[Notes]:
+    with _TURN:
+        return compose(wishes, tell)
 
 
 def _compose(
@@ -116,7 +261,41 @@ def _compose(
     opening: Tokens | None,
     wishes: Sequence[Wish],
     tell: Tell,
-) -> list[Piece]:
+) -> list[Notes]:
     """Pieces as one batch, within limits of threads that do not outlast it."""
     with limits():
         return generate(network, plans, wishes, sample, opening, tell)
+
+
+def load(name: str | os.PathLike[str] = "default", *, runs: str | os.PathLike[str] = "runs") -> Voice:
+    """Open a voice.
+
+    Args:
+        name: "default", the bundled voice; "best" or "last" of the run trained last; a run ("main" or "runs/main"),
+            which means its best; "main/last"; a checkpoint's folder; or an exported .safetensors file.
+        runs: the folder in which runs are looked up.
+
+    Raises:
+        EmogenError: there is no such voice, or it is damaged or of another version; ``hint`` names those there are.
+    """
+    return Voice.open(os.fspath(name), Path(runs))
+
+
+def _sample(options: dict[str, Any]) -> SampleSettings:
+    """The settings that some options make.
+
+    Raises:
+        UsageError: an unknown option, or a value that it does not take.
+    """
+    for name in options:
+        if name not in Sampling.__annotations__:
+            known = Terms.__annotations__
+            raise UsageError(f"unknown argument '{name}'", suggest(name, known) or f"there are {', '.join(known)}")
+    try:
+        return SampleSettings.model_validate({"threads": 1, **options})
+    except ValidationError as error:
+        found = error.errors()[0]
+        name = str(found["loc"][0])
+        rule = found["msg"].removeprefix("Input ")
+        about = SampleSettings.model_fields[name].description or ""
+        raise UsageError(f"{name} = {found['input']!r} {rule}", about) from None

@@ -6,11 +6,10 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emogen.emotion import parse_mixture
-from emogen.errors import EmogenError, UnusableFile, UsageError, check_range
+from emogen.errors import UsageError, check_range, whole_number
 
 if TYPE_CHECKING:
     from emogen.music.notes import Piece
@@ -64,11 +63,15 @@ class Wish:
         Raises:
             UsageError: a value that is unknown or out of range.
         """
+        if not isinstance(emotion, str | Mapping):
+            raise UsageError(
+                f"{emotion!r} is not an emotion", 'emotions are written "sad" or {"sad": 0.7, "calm": 0.3}'
+            )
         if not isinstance(emotion, str):
             emotion = ",".join(f"{name}:{weight}" for name, weight in emotion.items())
         mixture = parse_mixture(emotion)
         check_range("seconds", seconds, 5, 600)
-        check_range("seed", seed, 0, 2**32 - 1)
+        seed = whole_number("seed", seed, 0, 2**32 - 1)
         tonic, mode = _key(key, mode)
         pins = {}
         if mode is not None:
@@ -78,11 +81,11 @@ class Wish:
             pins["density"] = math.log(density)
         if loudness is not None:
             check_range("loudness", loudness, 1, 127)
-            pins["velocity"] = loudness
+            pins["velocity"] = float(loudness)
         if register is not None:
             check_range("register", register, 21, 108)
-            pins["pitch"] = register
-        return cls(mixture, seconds, seed, pins, tonic=tonic)
+            pins["pitch"] = float(register)
+        return cls(mixture, float(seconds), seed, pins, tonic=tonic)
 
 
 def _key(key: str | None, mode: str | None) -> tuple[int | None, str | None]:
@@ -91,7 +94,9 @@ def _key(key: str | None, mode: str | None) -> tuple[int | None, str | None]:
         raise UsageError(f"mode '{mode}' is not a mode", "modes are major and minor")
     if key is None:
         return None, mode
-    written = re.fullmatch(r"([A-G])([#b]?) *(major|maj|minor|min|m|)", key.strip(), re.IGNORECASE)
+    written = isinstance(key, str) and re.fullmatch(
+        r"([A-G])([#b]?) *(major|maj|minor|min|m|)", key.strip(), re.IGNORECASE
+    )
     if not written:
         raise UsageError(f"key '{key}' is not a key", 'keys are written "A minor", Am, Eb, "F# major"')
     letter, accidental, its_mode = written.groups()
@@ -102,21 +107,15 @@ def _key(key: str | None, mode: str | None) -> tuple[int | None, str | None]:
     return (natural + {"": 0, "#": 1, "b": -1}[accidental.lower()]) % 12, own
 
 
-def opening_of(prime: Path | Piece, seconds: float) -> Tokens:
-    """The tokens (N, 4) of what a piece of that length begins with: of a MIDI file or of a piece in memory.
+def opening_of(prime: Piece, seconds: float, name: str = "the prime") -> Tokens:
+    """The tokens (N, 4) of what a piece of that length begins with.
 
     Raises:
-        EmogenError: a file that cannot be used.
-        UsageError: less than LEAST_AFTER_PRIME_S is left after it.
+        UsageError: less than LEAST_AFTER_PRIME_S is left after it; says so by ``name``.
     """
-    from emogen.music.midi import read_piece
     from emogen.music.tokens import encode, releases_ms
 
-    name = f"prime {prime}" if isinstance(prime, Path) else "the prime"
-    try:
-        opening = encode(read_piece(prime, any_instrument=True) if isinstance(prime, Path) else prime)
-    except UnusableFile as error:
-        raise EmogenError(f"{name}: {error}", error.hint) from None
+    opening = encode(prime)
     end_s = releases_ms(opening).max(initial=0) / 1000
     if end_s > seconds - LEAST_AFTER_PRIME_S:
         raise UsageError(f"{name} lasts {end_s:.1f} s of the {seconds:g} s asked for", "ask for more seconds")

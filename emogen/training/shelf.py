@@ -100,8 +100,9 @@ def resolve(name: str, runs: Path) -> Path:
     """The checkpoint that a person means.
 
     ``best``, ``last`` or a checkpoint's name are looked up in the run trained last; ``RUN/best`` in the run of that
-    name; ``default`` is the bundled voice; anything else is the path of a checkpoint folder or of an exported
-    ``.safetensors`` file. Nothing at all means the best of the run trained last, else the bundled voice.
+    name; a run, by its name or folder, means its best; ``default`` is the bundled voice; anything else is the path of a
+    checkpoint folder or of an exported ``.safetensors`` file. Nothing at all means the best of the run trained last,
+    else the bundled voice.
 
     Raises:
         EmogenError: there is none, with the command that makes one or the names there are.
@@ -116,16 +117,21 @@ def resolve(name: str, runs: Path) -> Path:
         return as_path
     if as_path.suffix == ".safetensors":
         raise EmogenError(f"there is no file {name}", "emogen ckpt export writes one")
-    run_name, _, which = name.rpartition("/")
     trained = runs_in(runs)
-    if not trained:
-        hint = "train one: emogen train; the bundled voice is called default"
-        raise EmogenError(f"no checkpoint '{name}': there is no trained run in {runs}", hint)
-    named = [run for run in trained if not run_name or run.name == run_name]
-    if not named:
-        names = [run.name for run in trained]
-        hint = f"{suggest(run_name, names)} the runs are {', '.join(names)}".strip()
-        raise EmogenError(f"no run '{run_name}' in {runs}", hint)
+    run_names = [run.name for run in trained]
+    if as_path.name and (as_path / "checkpoints").is_dir():
+        named, which = [as_path], "best"
+    elif name in run_names:
+        named, which = [run for run in trained if run.name == name], "best"
+    else:
+        run_name, _, which = name.rpartition("/")
+        named = [run for run in trained if not run_name or run.name == run_name]
+        if not trained:
+            hint = "train one: emogen train; the bundled voice is called default"
+            raise EmogenError(f"no checkpoint '{name}': there is no trained run in {runs}", hint)
+        if not named:
+            hint = f"{suggest(run_name, run_names)} the runs are {', '.join(run_names)}".strip()
+            raise EmogenError(f"no run '{run_name}' in {runs}", hint)
     folder = named[0] / "checkpoints"
     if which in ("best", "last") and (paths := found(folder, which)):
         return paths[0]
@@ -133,7 +139,7 @@ def resolve(name: str, runs: Path) -> Path:
         return folder / which
     why = ", no epoch is complete yet" if which == "best" else ""
     names = [kind for kind in ("best", "last") if found(folder, kind)] + [path.name for path in all_in(folder)]
-    hint = f"{suggest(which, names)} there are {', '.join(names)}".strip()
+    hint = f"{suggest(which, [*names, *run_names])} there are {', '.join(names)}".strip()
     raise EmogenError(f"no checkpoint '{which}' in run '{named[0].name}'{why}", hint)
 
 
