@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -81,6 +82,26 @@ def test_every_file_left_out_is_told_or_counted(run: Run, tmp_path: Path) -> Non
     assert told[-1].startswith("left out: 5 more, all in ")
 
 
+@pytest.mark.parametrize("songs", [1, 2, 3])
+def test_training_is_named_next_where_there_are_songs_enough(run: Run, tmp_path: Path, songs: int) -> None:
+    code, _, err = run(dataset(tmp_path / "made", songs=songs))
+    last = err.splitlines()[-1]
+    assert code == 0
+    assert last == ("next: emogen train" if songs == 3 else "training takes 3 songs or more: add some")
+
+
+def test_a_source_of_unusable_files_alone_is_one_line_with_their_reasons(run: Run, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        archive.writestr("../a.mid", tune())
+    for more in ((), ("--emotion", "none")):
+        code, out, err = run(tmp_path / "bad.zip", *more)
+        assert (code, out) == (1, "")
+        assert err.splitlines() == [
+            f"error: no usable music in {tmp_path}/bad.zip",
+            "hint: a name that points outside the archive (1x)",
+        ]
+
+
 def test_files_without_labels_are_taken_when_asked_for(run: Run, tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     for number in range(3):
@@ -106,13 +127,13 @@ def test_songs_of_another_corpus_are_kept_apart_when_asked_for(run: Run, tmp_pat
     assert code == 0
     assert facts["settings"]["apart_from"] == "mine"
     reason = "shares a melody with {} of mine: kept out of training"
-    assert facts["remarks"] == [[song, reason.format(song)] for song in held_out]
+    assert facts["remarks"] == [[song, reason.format(f"sad/{song}")] for song in held_out]
     assert held_out
     assert "reading files" in err
     code, out, err = run(tmp_path / "more", "--emotion", "none", "--apart-from", "mine")
     assert (code, out) == (0, "")
     remarked = [line for line in err.splitlines() if line.startswith("remarked: ")]
-    assert remarked == [f"remarked: {song}: {reason.format(song)}" for song in held_out]
+    assert remarked == [f"remarked: {song}: {reason.format(f'sad/{song}')}" for song in held_out]
 
 
 @pytest.mark.parametrize(

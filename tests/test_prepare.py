@@ -225,7 +225,7 @@ def test_songs_that_share_a_melody_with_anothers_held_out_songs_go_to_test_and_n
     mine, source = covers_and_others(tmp_path, home)
     _, before = prepared(source, home, unlabelled=True)
     report, music = prepared(source, home, unlabelled=True, apart_from="mine")
-    twins = {f"cover {song}": song for song, split in side(mine).items() if split != "train"}
+    twins = {f"cover {song[4:]}": song for song, split in side(mine).items() if split != "train"}
     assert {side(mine)[song] for song in twins.values()} == {"valid", "test"}
     assert "train" in {side(before)[cover] for cover in twins}
     assert side(music) == side(before) | dict.fromkeys(twins, "test")
@@ -240,7 +240,7 @@ def test_songs_that_share_a_melody_with_anothers_held_out_songs_go_to_test_and_n
 
 def test_all_of_a_song_and_the_songs_tied_to_it_are_kept_apart_together(tmp_path: Path, home: Path) -> None:
     mine, _ = covers_and_others(tmp_path, home)
-    held_out = next(int(song) for song, split in side(mine).items() if split != "train")
+    held_out = next(int(song[4:]) for song, split in side(mine).items() if split != "train")
     for number in range(20):
         put(tmp_path / "pop", f"{number:03}/{number:03}.mid", sung(200 + number))
         put(tmp_path / "pop", f"{number:03}/versions/b.mid", sung(300 + number))
@@ -259,7 +259,7 @@ def test_all_of_a_song_and_the_songs_tied_to_it_are_kept_apart_together(tmp_path
 
 def test_the_official_split_gives_way_to_being_apart(tmp_path: Path, home: Path) -> None:
     mine, _ = covers_and_others(tmp_path, home)
-    held_out = next(int(song) for song, split in side(mine).items() if split != "train")
+    held_out = next(int(song[4:]) for song, split in side(mine).items() if split != "train")
     for number in range(4):
         put(tmp_path / "set", f"midis/Q1_song_{number}______0.mid", sung(held_out if number == 2 else 100 + number))
     for part, rows in (("train", (0, 1, 2)), ("val", (3,))):
@@ -337,7 +337,10 @@ def test_a_folder_for_each_emotion_labels_its_files(tmp_path: Path, home: Path) 
     report, music = prepared(tmp_path / "mine", home)
     emotions = {Path(name).stem: EMOTIONS[index] for name, index in zip(music.clip_names, music.emotion, strict=True)}
     assert emotions == {"song 0": "happy", "song 1": "happy", "song 2": "angry", "song 3": "sad", "song 4": "calm"}
-    assert music.manifest.songs == [f"song {number}" for number in range(5)]
+    folders = ("Happy", "Q4", "anger", "calm/sad/old", "joyful")
+    assert music.manifest.songs == [
+        f"{folder}/song {number}" for folder, number in zip(folders, (0, 4, 2, 3, 1), strict=True)
+    ]
     assert left_out(report) == {"misc/other.mid": "no emotion in its name or its folders"}
 
 
@@ -364,7 +367,7 @@ def test_a_list_labels_its_files(tmp_path: Path, home: Path) -> None:
         "music/0.mid": "happy",
         "music/4.mid": "tense",
     }
-    assert music.manifest.songs == ["4", "A"]
+    assert music.manifest.songs == ["A", "music/4"]
     assert left_out(report) == {
         "music/2.mid": "empty file",
         "music/3.mid": "unknown emotion 'hapy' did you mean 'happy'?",
@@ -372,18 +375,20 @@ def test_a_list_labels_its_files(tmp_path: Path, home: Path) -> None:
         "music/0.mid": "listed before",
         "music/5.mid": "unknown emotion ''",
     }
+    assert report.manifest.remarks == [("music/0.mid", "listed as happy, which counts, and as sad")]
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "no column 'path'"),
-        (b"file,emotion\na.mid,happy\n", "no column 'path'"),
+        (b"name,emotion\na.mid,happy\n", "no column 'path'"),
         (b"path,mood\na.mid,happy\n", "no column 'emotion'"),
         (b"path,emotion\n", "lists no usable file"),
         (b"path,emotion\nnone.mid,happy\n", "lists no usable file"),
         (b"path,emotion\n\0.mid,happy\n", "lists no usable file"),
-        (b"path,emotion\n\xff\xfe.mid,happy\n", "not a CSV file"),
+        (b"path,emotion\n\x81\x8d.mid,happy\n", "not a CSV file"),
+        (b"\xff\xfe\x00\xd8\x00\xd8", "not a CSV file"),
     ],
 )
 def test_a_list_that_cannot_be_meant_is_refused(tmp_path: Path, home: Path, content: bytes, message: str) -> None:

@@ -30,6 +30,8 @@ from emogen.data.prepare import prepare as prepare_corpus
 from emogen.errors import UsageError
 from emogen.settings import Settings
 
+FEWEST_SONGS = 3
+"""With fewer, none is left to validate with: see ``split.split_songs``."""
 SHOWN = 20
 """Files left out that are listed; the manifest lists all."""
 
@@ -119,7 +121,10 @@ def _print_report(report: Report) -> None:
         if len(pairs) > SHOWN:
             console.print(f"{title}: {len(pairs) - SHOWN} more, all in {escape(str(report.directory))}/manifest.json")
     console.print(f"{escape(manifest.name)} is ready in {escape(str(report.directory))} ({report.seconds:.1f} s)")
-    console.print("next: emogen train")
+    if len(manifest.songs) >= FEWEST_SONGS:
+        console.print("next: emogen train")
+    else:
+        console.print(f"training takes {FEWEST_SONGS} songs or more: add some")
 
 
 def _table(manifest: Manifest) -> Table:

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,11 +24,11 @@ from filelock import FileLock, Timeout
 from emogen import __version__
 from emogen.data.corpus import FORMAT, SPLITS, Manifest, open_corpus
 from emogen.data.shared_runs import Melodies
-from emogen.data.sources import Found, Source, find, opened
+from emogen.data.sources import Found, Source, find, opened, reasons
 from emogen.data.split import count, group_songs, name_emotions, official_only, split_officially, split_songs
 from emogen.errors import EmogenError, UnusableFile, UsageError
 from emogen.music import tokens
-from emogen.music.midi import read_piece
+from emogen.music.midi import read_midi
 from emogen.music.tokens import COLUMN, VELOCITY
 from emogen.settings import DataSettings
 from emogen.system.files import remove, whole, write_text
@@ -91,7 +90,7 @@ def prepare(
                     draft / "notes.bin", found, _encode_all(encode, found, data.workers), progress or (lambda *_: None)
                 )
                 if not music.clips:
-                    raise EmogenError(f"no usable music in {source}", _reasons(music.left_out))
+                    raise EmogenError(f"no usable music in {source}", reasons(music.left_out))
                 manifest = _describe(draft, music, found, data, (name, str(source), key))
                 if directory.exists():
                     remove(directory)
@@ -136,12 +135,6 @@ def _same_again(directory: Path, key: str) -> Manifest | None:
     return manifest if manifest.key == key else None
 
 
-def _reasons(left_out: list[tuple[str, str]]) -> str:
-    """Why everything was left out, most frequent reason first."""
-    counts = Counter(reason for _, reason in left_out).most_common(3)
-    return "; ".join(f"{reason} ({count}x)" for reason, count in counts)
-
-
 class Encoded(NamedTuple):
     """One file as a worker returns it; ``problem`` says why it cannot be used."""
 
@@ -152,13 +145,16 @@ class Encoded(NamedTuple):
     """Mean of its notes, 1..127."""
     apart: str = ""
     """The held-out song of another corpus with which it shares a melody."""
+    remarks: tuple[str, ...] = ()
+    """What was mended in it."""
 
 
 def _encode(data: bytes, any_instrument: bool, held_out: Melodies | None) -> Encoded:
-    notes = tokens.encode(read_piece(data, any_instrument))
+    piece, remarks = read_midi(data, any_instrument)
+    notes = tokens.encode(piece)
     seconds = int(tokens.releases_ms(notes).max()) / 1000
     velocity = float(VELOCITY[notes[:, COLUMN.velocity]].mean())
-    return Encoded("", notes.tobytes(), seconds, velocity, held_out.find(notes) if held_out else "")
+    return Encoded("", notes.tobytes(), seconds, velocity, held_out.find(notes) if held_out else "", remarks)
 
 
 def _encode_files(
@@ -201,6 +197,8 @@ class _Music:
     seconds: list[float] = field(default_factory=list)
     velocity: list[float] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    remarks: list[tuple[str, str]] = field(default_factory=list)
+    """What was mended in which file."""
     same: list[tuple[str, str]] = field(default_factory=list)
     """Pairs of songs that share music."""
     apart: dict[str, str] = field(default_factory=dict)
@@ -220,7 +218,8 @@ def _read_into(path: Path, found: Source, encoded: Generator[Encoded], progress:
                 continue
             twin = first_of.setdefault(hashlib.blake2b(result.tokens, digest_size=16).digest(), clip)
             if twin is not clip:
-                music.left_out.append((clip.name, f"same notes as {twin.name}"))
+                other = f", labelled {twin.label} there" if clip.label != twin.label else ""
+                music.left_out.append((clip.name, f"same notes as {twin.name}{other}"))
                 music.same.append((clip.song, twin.song))
                 continue
             file.write(result.tokens)
@@ -229,6 +228,7 @@ def _read_into(path: Path, found: Source, encoded: Generator[Encoded], progress:
             music.notes.append(len(result.tokens) // len(tokens.FAMILIES))
             music.seconds.append(result.seconds)
             music.velocity.append(result.velocity)
+            music.remarks.extend((clip.name, remark) for remark in result.remarks)
             if result.apart:
                 music.apart.setdefault(clip.song, result.apart)
     return music
@@ -279,8 +279,8 @@ def _describe(draft: Path, music: _Music, found: Source, data: DataSettings, who
         thresholds=thresholds,
         counts=count(emotion, split, song, notes, seconds),
         songs=[_shown(one) for one in names],
-        left_out=sorted((_shown(path), reason) for path, reason in music.left_out),
-        remarks=[(_shown(path), remark) for path, remark in (*found.remarks, *remarks)],
+        left_out=sorted((_shown(path), _shown(reason)) for path, reason in music.left_out),
+        remarks=[(_shown(path), _shown(remark)) for path, remark in (*found.remarks, *music.remarks, *remarks)],
     )
     (draft / "manifest.json").write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
     return manifest

@@ -6,23 +6,26 @@ names and lists say about them, ``opened`` gives the bytes of one at a time.
 
 from __future__ import annotations
 
-import csv
-import io
 import lzma
 import os
 import re
 import stat
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from emogen.emotion import ALIASES, EMOTIONS, suggest
+from emogen.data.lists import WORDS, Table, meant, read_table
+from emogen.emotion import ALIASES, EMOTIONS, QUADRANT_OF, suggest
 from emogen.errors import EmogenError, UnusableFile
 from emogen.music.midi_events import MAX_BYTES
+
+SUFFIXES = (".mid", ".midi", ".kar", ".smf", ".rmi")
+"""Names of MIDI files end so."""
 
 EMOPIA_NAME = re.compile(r"Q([1-4])_(.{11})_(\d+)\.midi?", re.IGNORECASE)
 """Quadrant, recording and number of a clip; recordings' ids may hold underscores themselves."""
@@ -45,7 +48,7 @@ class Found:
     """One MIDI file of a source."""
 
     name: str
-    """Its path within the source, with forward slashes; for a CSV list, as it is written there."""
+    """Its path within the source, with forward slashes; for a CSV list, from the list's folder."""
     size: int
     stamp: int
     """Changes when the file does: the time of its last change in ns, or the checksum of a zip's member."""
@@ -75,15 +78,17 @@ def find(path: Path, unlabelled: bool = False) -> Source:
     """Look through a folder, a zip archive or a .csv list for MIDI files and their labels.
 
     A label comes from EMOPIA's file names, else from the innermost folder named after an emotion (or an alias, or
-    Q1..Q4), else from the CSV. The song is EMOPIA's id, the CSV's song, or the file's name without suffix. With
-    ``unlabelled`` all MIDI files are taken, without labels, and the song is the file's path; but a folder that holds
-    a file of its own name (472/472.mid) is one song with all that lies beneath it (472/versions/472-v1.mid).
+    Q1..Q4), else from the CSV. The song is EMOPIA's id, the CSV's song, or the file's path without suffix. With
+    ``unlabelled`` all MIDI files are taken, without labels; a folder that holds a file of its own name (472/472.mid)
+    is one song then with all that lies beneath it (472/versions/472-v1.mid).
 
     Raises:
-        EmogenError: nothing there, not a zip archive, or no file with a label.
+        EmogenError: nothing there, not a zip archive, or no file that has a label and can be read.
     """
     if not path.exists():
         raise EmogenError(f"no such file or folder: {path}", "emogen prepare --download fetches EMOPIA")
+    if not (path.is_dir() or path.is_file()):
+        raise EmogenError(f"{path} is neither a folder nor a file", "prepare takes a folder, a .zip or a .csv list")
     try:
         if path.suffix.lower() == ".csv":
             return _find_listed(path, unlabelled)
@@ -92,11 +97,13 @@ def find(path: Path, unlabelled: bool = False) -> Source:
     except OSError as error:
         raise EmogenError(f"{path} cannot be read ({error.strerror or error})") from None
 
-    midi = [entry for entry in entries if entry[0].lower().endswith((".mid", ".midi"))]
+    midi = [entry for entry in entries if entry[0].lower().endswith(SUFFIXES) or not entry[0]]
     files = [Found(name, size, stamp) for name, size, stamp, unusable in midi if not unusable]
-    left_out = [(name, unusable) for name, _, _, unusable in midi if unusable]
+    left_out = [(name or "(no name)", unusable) for name, _, _, unusable in midi if unusable]
     if not midi:
-        raise EmogenError(f"no MIDI files (.mid, .midi) in {path}", LAYOUTS)
+        raise EmogenError(f"no MIDI files ({', '.join(SUFFIXES)}) in {path}", LAYOUTS)
+    if not files:
+        raise EmogenError(f"no usable music in {path}", reasons(left_out))
     if unlabelled:
         return Source(path, in_zip, _named_by_folder(files), left_out)
     labelled = [replace(file, label=label, song=song) for file in files for label, song in [_label(file.name)] if label]
@@ -106,6 +113,12 @@ def find(path: Path, unlabelled: bool = False) -> Source:
     left_out += [(file.name, "no emotion in its name or its folders") for file in files if file.name not in names]
     source = Source(path, in_zip, labelled, sorted(left_out))
     return _with_lists(source, [name for name, _, _, unusable in entries if not unusable and name.endswith(".csv")])
+
+
+def reasons(left_out: list[tuple[str, str]]) -> str:
+    """Why files were left out, most frequent reason first."""
+    counts = Counter(reason for _, reason in left_out).most_common(3)
+    return "; ".join(f"{reason} ({count}x)" for reason, count in counts)
 
 
 def _files(folder: Path) -> Iterator[Entry]:
@@ -118,7 +131,7 @@ def _files(folder: Path) -> Iterator[Entry]:
         within = Path(here).relative_to(folder).as_posix()
         prefix = "" if within == "." else within + "/"
         folders[:] = [name for name in folders if name != "__MACOSX"]
-        for name in names + [name for name in folders if name.lower().endswith((".mid", ".midi"))]:
+        for name in names + [name for name in folders if name.lower().endswith(SUFFIXES)]:
             if not name.startswith("._"):
                 yield (prefix + name, *_inspect(Path(here, name)))
 
@@ -132,6 +145,14 @@ def _inspect(path: Path) -> tuple[int, int, str]:
     if not stat.S_ISREG(status.st_mode):
         return 0, 0, "not a file"
     return status.st_size, status.st_mtime_ns, _too_large(status.st_size)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file, whatever stands for its name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long a name, or none that a file could have
+        return False
 
 
 def _too_large(size: int) -> str:
@@ -150,6 +171,9 @@ def _members(path: Path) -> Iterator[Entry]:
     if len(members) > MAX_MEMBERS:
         raise EmogenError(f"{path} holds more than {MAX_MEMBERS:,} files")
     for name, member in {member.filename: member for member in members}.items():
+        if not name:
+            yield name, member.file_size, member.CRC, "a member of the archive without a name"
+            continue
         parts = name.replace("\\", "/").split("/")
         if member.is_dir() or "__MACOSX" in parts or parts[-1].startswith("._"):
             continue
@@ -187,18 +211,9 @@ def _label(name: str) -> tuple[str, str]:
     if clip := EMOPIA_NAME.fullmatch(path.name):
         return f"Q{clip[1]}", clip[2]
     for folder in reversed(path.parts[:-1]):
-        if label := _meant(folder):
-            return label, path.stem
+        if label := meant(folder):
+            return label, str(path.with_suffix(""))
     return "", ""
-
-
-def _meant(word: str) -> str:
-    """The emotion or quadrant that a word names; empty where it names none."""
-    name = word.strip().lower()
-    if re.fullmatch(r"q[1-4]", name):
-        return name.upper()
-    name = ALIASES.get(name, name)
-    return name if name in EMOTIONS else ""
 
 
 def _named_by_folder(files: list[Found]) -> list[Found]:
@@ -216,61 +231,88 @@ def _with_lists(source: Source, lists: list[str]) -> Source:
     """The source with what its own ``label.csv`` and split files say."""
     labels: dict[str, str] = {}
     official: dict[str, str] = {}
+    remarks = []
     with opened(source.root, source.in_zip) as read:
         for name in lists:
             base = PurePosixPath(name).name
-            if base == "label.csv":
-                labels |= {row[0]: row[1] for row in _rows(read(name), name)[1:] if len(row) > 1}
-            elif base in OFFICIAL_LISTS:
-                official |= {row[-1]: OFFICIAL_LISTS[base] for row in _rows(read(name), name)[1:] if row}
+            if base != "label.csv" and base not in OFFICIAL_LISTS:
+                continue
+            try:
+                table = read_table(read(name), name)
+            except (EmogenError, UnusableFile) as error:
+                remarks.append((name, f"left out: {error}"))
+                continue
+            if base in OFFICIAL_LISTS:
+                official |= {row[-1]: OFFICIAL_LISTS[base] for row in table.rows}
+            else:
+                labels |= {row.get("path", ""): row.get("emotion", "") for row in table.dicts()}
     stems = {PurePosixPath(file.name).stem: file for file in source.files}
-    remarks = [(clip, "listed in label.csv, but there is no such file") for clip in labels if clip not in stems]
+    remarks += [(clip, "listed in label.csv, but there is no such file") for clip in labels if clip not in stems]
     for clip, file in stems.items() if labels else ():
         if clip not in labels:
             remarks.append((file.name, "not listed in label.csv; labelled by its name"))
-        elif f"Q{labels[clip].strip()}" != file.label:
+        elif not _agree(meant(labels[clip], in_list=True), file.label):
             remarks.append((file.name, f"label.csv says {labels[clip]}; labelled by its name"))
     return replace(source, remarks=sorted(remarks), official=official)
 
 
-def _rows(data: bytes, name: str) -> list[list[str]]:
-    """The rows of a CSV file, as text."""
-    try:
-        return list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise EmogenError(f"{name} is not a CSV file ({error})", "save it as CSV in UTF-8") from None
+def _agree(one: str, other: str) -> bool:
+    """Whether two labels may be of one clip: where either is a quadrant, both are of it."""
+    if one in EMOTIONS and other in EMOTIONS:
+        return one == other
+    return len({f"Q{QUADRANT_OF[name]}" if name in EMOTIONS else name for name in (one, other)}) == 1
 
 
 def _find_listed(path: Path, unlabelled: bool) -> Source:
     """The files of a CSV list with the columns ``path,emotion[,song]``; paths count from the list's folder."""
-    rows = _rows(path.read_bytes(), str(path))
-    columns = [cell.strip().lower() for cell in rows[0]] if rows else []
+    table = read_table(path.read_bytes(), str(path))
     for needed in ("path",) if unlabelled else ("path", "emotion"):
-        if needed not in columns:
-            hint = "its first line names the columns: path,emotion,song"
+        if needed not in table.columns:
+            hint = f"its first line names columns like path,emotion,song (here parted by {table.separator}); {WORDS}"
             raise EmogenError(f"{path} has no column '{needed}'", hint)
-    files: dict[str, Found] = {}
-    left_out = []
-    for row in rows[1:]:
-        cells = dict(zip(columns, (cell.strip() for cell in row), strict=False))
-        name, word = cells.get("path", ""), cells.get("emotion", "")
-        if not any(cells.values()):
-            continue
-        label = "" if unlabelled else _meant(word)
+    files: dict[Path, Found] = {}
+    left_out, remarks = [], []
+    for name, row in zip(_located(path.parent, table), table.dicts(), strict=True):
+        word = row.get("emotion", "")
+        label = "" if unlabelled else meant(word, in_list=True)
         size, stamp, problem = _inspect(path.parent / name) if "\0" not in name else (0, 0, "not a file")
-        if name in files:
-            problem = "listed before"
-        elif not unlabelled and not label:
+        if not unlabelled and not label:
             problem = f"unknown emotion '{word}' {suggest(word, (*EMOTIONS, *ALIASES))}".strip()
+        elif before := files.get((path.parent / name).absolute()):
+            problem = "listed before"
+            if label != before.label:
+                remarks.append((name, f"listed as {before.label}, which counts, and as {label}"))
         if problem:
             left_out.append((name, problem))
         else:
-            song = cells.get("song") or PurePosixPath(name).stem
-            files[name] = Found(name, size, stamp, label, song)
+            song = row.get("song") or _label(name)[1] or str(PurePosixPath(name).with_suffix(""))
+            files[(path.parent / name).absolute()] = Found(name, size, stamp, label, song)
     if not files:
-        hint = f"{left_out[0][0]}: {left_out[0][1]}" if left_out else "one line a file"
-        raise EmogenError(f"{path} lists no usable file", hint)
-    ordered = [files[name] for name in sorted(files)]
-    if unlabelled and "song" not in columns:
+        hint = reasons(left_out) if left_out else "one line per file"
+        raise EmogenError(f"{path} lists no usable file", f"{hint}; {WORDS}")
+    ordered = sorted(files.values(), key=lambda file: file.name)
+    if unlabelled and "song" not in table.columns:
         ordered = _named_by_folder(ordered)
-    return Source(path.parent, False, ordered, sorted(left_out))
+    return Source(path.parent, False, ordered, sorted(left_out), sorted(remarks))
+
+
+def _located(folder: Path, table: Table) -> list[str]:
+    """The paths in a list as the files are found: with either slash, without a suffix, or, like EMOPIA's own list, as
+    the names of files that lie anywhere beneath the list's folder. What is not found stays as it is written."""
+    beneath: dict[str, list[str]] | None = None
+    names = []
+    for row in table.dicts():
+        written = row.get("path", "")
+        slashed = os.path.normpath(written.replace("\\", "/")) if written else written
+        candidates = [slashed, *(slashed + suffix for suffix in SUFFIXES), written]
+        name = next((one for one in candidates if one and _is_file(folder / one)), "")
+        if not name and written and "/" not in slashed:
+            if beneath is None:
+                beneath = {}
+                for each in sorted(each for each, *_ in _files(folder) if each.lower().endswith(SUFFIXES)):
+                    for key in {PurePosixPath(each).name, PurePosixPath(each).stem}:
+                        beneath.setdefault(key, []).append(each)
+            found = beneath.get(slashed, [])
+            name = found[0] if len(found) == 1 else ""
+        names.append(name or slashed)
+    return names
