@@ -24,8 +24,9 @@ from emogen.model.checkpoint import EpochLoss
 from emogen.model.network import Composer, scaled_norm, turns
 from emogen.music.tokens import COLUMN, NO_NOTE
 from emogen.settings import load
+from emogen.training.optimizer import make_optimizer
 from emogen.training.run import Run
-from emogen.training.trainer import Trainer, make_optimizer
+from emogen.training.trainer import Trainer
 
 
 class Flat(Composer):

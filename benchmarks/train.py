@@ -56,6 +56,7 @@ def main() -> None:
     with closing(Report(args)) as report, TemporaryDirectory() as folder, Run(Path(folder), "speed") as run:
         corpus = prepared(settings, args.data, report)
         trainer = Trainer(corpus or training.music(), settings, run)
+        trainer.settle(Told(report))
         steps(trainer, args, report)
         if corpus:
             epoch(trainer, args.steps, report)
@@ -133,7 +134,7 @@ def flat_step(model: Any, rows: int, positions: int, part: int, trainer: Trainer
 
     def step() -> None:
         for some in torch.split(ids, part):
-            with torch.autocast("cpu", torch.bfloat16, enabled=trainer.bf16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=bool(trainer.bf16)):
                 loss = model(some, labels=some).loss if by_hugging_face else model(some)
             (loss * (len(some) / rows)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), trainer.settings.train.grad_clip)
@@ -161,13 +162,13 @@ def padding(batches: Batches, epoch: int = 0) -> tuple[int, float]:
 
 def epoch(trainer: Trainer, steps: int, report: Report) -> None:
     """An epoch of the prepared corpus, from some of its steps; each batch is made while nothing else is done."""
-    notes, padded = padding(trainer.train)
-    batches, watch = len(trainer.train.epoch(0)), Told(report)
-    trainer.step(trainer.train.batch(0, 0), watch)
+    notes, padded = padding(trainer.train_batches)
+    batches, watch = len(trainer.train_batches.epoch(0)), Told(report)
+    trainer.step(trainer.train_batches.batch(0, 0), watch)
     done, waiting_s, total_s = 0, 0.0, 0.0
     for number in np.linspace(0, batches - 1, min(steps, batches)).astype(int).tolist():
         began = time.perf_counter()
-        batch = trainer.train.batch(0, number)
+        batch = trainer.train_batches.batch(0, number)
         waiting_s += time.perf_counter() - began
         trainer.step(batch, watch)
         total_s += time.perf_counter() - began

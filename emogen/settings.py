@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from platformdirs import user_cache_path, user_config_path
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from emogen.emotion import suggest
@@ -106,12 +106,13 @@ class ModelSettings(Section):
     dropout: Share = 0.1
     """Share of activations dropped in training, on the residual stream and the embeddings."""
 
+    @field_validator(*SIZES["base"])
+    @classmethod
+    def _by_size(cls, number: int, info: ValidationInfo) -> int:
+        return number or SIZES[info.data.get("size", "base")][str(info.field_name)]  # a wrong size is refused as well
+
     @model_validator(mode="after")
-    def _fill_from_size(self) -> ModelSettings:
-        for name, number in SIZES[self.size].items():
-            if getattr(self, name) == 0:
-                object.__setattr__(self, name, number)  # frozen for everyone else
-                self.model_fields_set.discard(name)
+    def _heads_divide_the_width(self) -> ModelSettings:
         if self.d_model % (8 * self.n_heads):
             raise ValueError(f"d_model {self.d_model} is not a multiple of eight times n_heads {self.n_heads}")
         return self
@@ -148,10 +149,10 @@ class TrainSettings(Section):
     """Where to compute; auto takes CUDA, then MPS, then the CPU."""
 
     precision: Literal["auto", "bf16", "float32"] = "auto"
-    """Arithmetic of the forward pass; auto takes bfloat16 where the device computes faster with it."""
+    """Arithmetic of the forward pass; auto takes the faster one (on a CPU, a few steps are timed first)."""
 
     threads: int = Field(default=0, ge=0, le=1024)
-    """CPU threads (0: one fewer than the cores, at most 3, so that a busy neighbour does not stall every step)."""
+    """CPU threads, at most one per core (0: one fewer than the cores, at most 3: a busy neighbour stalls no step)."""
 
     compile: bool = False
     """Compile the network first (up to a minute; on a CPU with a C++ compiler): steps are then 1.2 times as fast."""
@@ -170,9 +171,6 @@ class TrainSettings(Section):
 
     save_every_s: float = Field(default=15.0, gt=0)
     """Seconds between saves of 'last' within an epoch; a save that is slow is made less often."""
-
-    tensorboard: bool = False
-    """Also write TensorBoard events into the run folder (pip install 'emogen-piano[tensorboard]')."""
 
     key_semitones: int = Field(default=5, ge=0, le=12)
     """Augmentation: windows are moved up or down by at most so many semitones."""
@@ -241,7 +239,10 @@ OPTIONS = {
 }
 """Every option under its full name, such as ``train.epochs``."""
 
-REMOVED = {"sample.best_of": "it made no emotion clearer and is gone since 0.4.0: take it out"}
+REMOVED = {
+    "sample.best_of": "it made no emotion clearer and is gone since 0.4.0: take it out",
+    "train.tensorboard": "curves.png and log.jsonl hold the same; it is gone since 0.4.0: take it out",
+}
 """Options of earlier versions, with what became of them."""
 
 TEST_DATA = "EMOGEN_TEST_DATA"
@@ -306,8 +307,9 @@ def load(flags: Mapping[str, Mapping[str, Any]] | None = None) -> Loaded:
         raise _refusal(error.errors()[0], given) from None
 
     origin = dict.fromkeys(OPTIONS, "default") | {option: where for option, (_, where) in given.items()}
-    for name in SIZES[settings.model.size].keys() - settings.model.model_fields_set:
-        origin[f"model.{name}"] = f"size {settings.model.size}"
+    for name in SIZES[settings.model.size]:
+        if not float(tree.get("model", {}).get(name, 0)):
+            origin[f"model.{name}"] = f"size {settings.model.size}"
     return Loaded(settings, origin)
 
 

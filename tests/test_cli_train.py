@@ -11,7 +11,6 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -515,48 +514,6 @@ def test_patience_stops_early_says_so_and_can_be_lifted(emogen_train: Command, m
     code, _, err = emogen_train("--patience", "0")
     assert code == 0
     assert epochs_logged() == [1, 2, 3, 4]
-
-
-# ---- TensorBoard
-
-
-def test_without_tensorboard_the_command_that_installs_it_is_told(
-    emogen_train: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    code, _, err = emogen_train("--tensorboard")
-    assert (code, err.splitlines()) == (
-        1,
-        [
-            "error: TensorBoard is not installed",
-            "hint: pip install 'emogen-piano[tensorboard]', or --no-tensorboard",
-        ],
-    )
-    trained(emogen_train, "--epochs", "1")
-
-
-def test_tensorboard_is_told_every_epoch(emogen_train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Any] = []
-
-    class SummaryWriter:
-        def __init__(self, folder: str) -> None:
-            told.append(folder)
-
-        def add_scalars(self, name: str, values: dict[str, float], epoch: int) -> None:
-            told.append((name, sorted(values), epoch))
-
-        def close(self) -> None:
-            told.append("closed")
-
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=SummaryWriter))
-    trained(emogen_train, "--tensorboard", "--epochs", "1")
-    families = ["duration", "pitch", "shift", "velocity"]
-    assert told == [
-        "runs/main/tensorboard",
-        ("loss", ["train", "valid"], 1),
-        ("valid by family", families, 1),
-        "closed",
-    ]
 
 
 # ---- kill -9

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from emogen.errors import EmogenError
-from emogen.system.devices import check_compiler, default_threads, faster_in_bf16, is_out_of_memory, pick_device
+from emogen.system.devices import (
+    check_compiler,
+    default_threads,
+    faster_in_bf16,
+    is_out_of_memory,
+    most_threads,
+    pick_device,
+)
 
 
 def only_there(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
@@ -54,13 +61,9 @@ def test_a_device_that_is_not_there_is_refused_by_name(monkeypatch: pytest.Monke
         assert "--device auto" in caught.value.hint
 
 
-def test_a_cpu_is_faster_in_bfloat16_only_with_the_unit_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = torch.device("cpu")
-    for abilities, faster in (({"amx_bf16": True}, True), ({"amx_bf16": False}, False), ({"avx512_bf16": True}, False)):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=abilities: found, raising=False)
-        assert faster_in_bf16(cpu) is faster
-    monkeypatch.delattr(torch.cpu, "get_capabilities")  # before PyTorch 2.9
-    assert not faster_in_bf16(cpu)
+def test_no_rule_tells_whether_a_cpu_is_faster_in_bfloat16_and_mps_is_not() -> None:
+    assert faster_in_bf16(torch.device("cpu")) is None
+    assert faster_in_bf16(torch.device("mps")) is False
 
 
 def test_a_gpu_that_only_emulates_bfloat16_is_not_faster_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,14 +71,9 @@ def test_a_gpu_that_only_emulates_bfloat16_is_not_faster_with_it(monkeypatch: py
         return including_emulation
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", old_gpu)
-    assert not faster_in_bf16(torch.device("cuda"))
+    assert faster_in_bf16(torch.device("cuda")) is False
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
-    assert faster_in_bf16(torch.device("cuda"))
-
-
-def test_mps_is_not_faster_in_bfloat16_whatever_its_cpu_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
-    assert not faster_in_bf16(torch.device("mps"))
+    assert faster_in_bf16(torch.device("cuda")) is True
 
 
 @pytest.mark.parametrize(("cores", "threads"), [(None, 1), (1, 1), (2, 1), (3, 2), (4, 3), (64, 3)])
@@ -84,6 +82,16 @@ def test_threads_leave_a_core_free_and_are_at_most_three(
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     assert default_threads() == threads
+
+
+@pytest.mark.parametrize(("cores", "processes", "most"), [(None, 1, 1), (2, 1, 2), (64, 1, 64), (8, 3, 2), (2, 4, 1)])
+def test_no_more_threads_than_cores_which_processes_of_torchrun_share(
+    cores: int | None, processes: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert most_threads() == most
+    assert default_threads() <= most
 
 
 def test_running_out_of_memory_is_told_from_other_errors() -> None:

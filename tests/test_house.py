@@ -46,6 +46,7 @@ TORCH_AT_ONCE = {
     "emogen.model.network",
     "emogen.model.int8",
     "emogen.training.distributed",
+    "emogen.training.optimizer",
     "emogen.training.restoring",
     "emogen.training.trainer",
     "emogen.evaluation.evaluate",

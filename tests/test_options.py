@@ -47,15 +47,15 @@ def test_without_flags_a_command_gets_the_defaults_and_its_own_parameters() -> N
 
 
 def test_flags_reach_the_settings() -> None:
-    given = learned("--epochs", "3", "--size", "tiny", "--max-seq-len", "64", "--tensorboard", "--runs", "elsewhere")[2]
+    given = learned("--epochs", "3", "--size", "tiny", "--max-seq-len", "64", "--compile", "--runs", "elsewhere")[2]
     assert (given.train.epochs, given.model.size, given.model.context_notes) == (3, "tiny", 64)
-    assert (given.train.tensorboard, given.paths.runs) == (True, Path("elsewhere"))
+    assert (given.train.compile, given.paths.runs) == (True, Path("elsewhere"))
 
 
 def test_a_switch_can_be_turned_off_that_a_file_turns_on() -> None:
-    Path("emogen.toml").write_text("[train]\ntensorboard = true\n")
-    assert learned()[2].train.tensorboard
-    assert not learned("--no-tensorboard")[2].train.tensorboard
+    Path("emogen.toml").write_text("[train]\ncompile = true\n")
+    assert learned()[2].train.compile
+    assert not learned("--no-compile")[2].train.compile
 
 
 def test_the_settings_refuse_what_a_flag_gives() -> None:
@@ -71,7 +71,6 @@ def test_help_shows_each_option_with_its_words_choices_and_default(capsys: pytes
     text = " ".join(help_text(capsys).split())
     assert "--epochs <int> Passes over the training windows. [default: 50]" in text
     assert "--precision <auto|bf16|float32> Arithmetic of the forward pass" in text
-    assert "'emogen-piano[tensorboard]'" in text
     assert "[default: no]" in text
 
 

@@ -120,6 +120,12 @@ def test_going_on_takes_the_settings_of_the_checkpoint() -> None:
     assert found.train == TrainSettings(batch_size=4, seed=7, epochs=3)
 
 
+def test_options_that_are_gone_since_a_run_began_are_in_nobodys_way() -> None:
+    of = begun()
+    before = of.model_copy(update={"train": of.train | {"tensorboard": True}})
+    assert agreed({}, before) == agreed({}, of)
+
+
 def test_other_sections_are_those_of_today() -> None:
     assert agreed({"paths": {"runs": "elsewhere"}}, begun()).paths.runs == Path("elsewhere")
 
@@ -127,7 +133,7 @@ def test_other_sections_are_those_of_today() -> None:
 @pytest.mark.parametrize("option", sorted(FREE_ON_RESUME))
 def test_these_flags_may_change_when_a_run_goes_on(option: str) -> None:
     name = option.removeprefix("train.")
-    value = {"device": "cpu", "tensorboard": True, "compile": True, "save_every_s": 2.5}.get(name, 17)
+    value = {"device": "cpu", "compile": True, "save_every_s": 2.5}.get(name, 17)
     found = agreed({"train": {name: value}}, begun())
     assert getattr(found.train, name) == value
     assert found.train == TrainSettings.model_validate(begun().train | {name: value}), "nothing else has changed"

@@ -56,8 +56,8 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
 def test_words_for_yes_and_no_are_understood_in_variables(
     text: str, meant: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("EMOGEN_TRAIN__TENSORBOARD", text)
-    assert load().settings.train.tensorboard is meant
+    monkeypatch.setenv("EMOGEN_TRAIN__COMPILE", text)
+    assert load().settings.train.compile is meant
 
 
 def test_home_has_a_second_shorter_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import time
@@ -32,6 +33,8 @@ from emogen.settings import ModelSettings
 from emogen.system.devices import COMPILERS
 from emogen.training import shelf
 from emogen.training import trainer as loop
+from emogen.training.distributed import Team
+from emogen.training.optimizer import learning_rate
 from emogen.training.progress import advise
 from emogen.training.run import Run
 from emogen.training.shelf import resumable
@@ -114,13 +117,13 @@ def test_stopping_before_the_first_step_saves_and_goes_on_as_in_one_go(
     tmp_path: Path, in_one_go: Callable[[int], tuple[Trainer, list[int]]]
 ) -> None:
     first = new_trainer(tmp_path)
-    windows = first.train.epoch
+    windows = first.train_batches.epoch
 
     def epoch(number: int) -> list[Any]:
         interrupt()
         return windows(number)
 
-    first.train.epoch = epoch  # type: ignore[assignment]
+    first.train_batches.epoch = epoch  # type: ignore[assignment]
     assert not first.learn(Notebook())
     assert [path.name for path in resumable(first.run.checkpoints)] == ["last_epoch_000_step_00000000"]
     second = go_on(tmp_path)
@@ -171,13 +174,13 @@ def test_last_is_saved_within_an_epoch_too(tmp_path: Path, monkeypatch: pytest.M
 def test_another_seed_is_another_training(tmp_path: Path) -> None:
     one, other = new_trainer(tmp_path), new_trainer(tmp_path, seed=2**32 - 1)
     assert not torch.equal(one.model.embed[0].weight, other.model.embed[0].weight)  # type: ignore[arg-type]
-    assert other.step(other.train.batch(0, 0), Notebook())[1] > 0
+    assert other.step(other.train_batches.batch(0, 0), Notebook())[1] > 0
 
 
 def test_dropout_and_augmentation_are_on_in_training(tmp_path: Path) -> None:
     trainer = new_trainer(tmp_path, dropout=0.5)
-    assert trainer.train.augment
-    batch = trainer.train.batch(0, 0)
+    assert trainer.train_batches.augment
+    batch = trainer.train_batches.batch(0, 0)
     trainer.step(batch, Notebook())  # before it the network has no opinion, whatever is dropped
     torch.manual_seed(1)
     first, _ = trainer.gradients(batch)
@@ -199,8 +202,8 @@ def gradient(trainer: Trainer, batch: Batch) -> list[Tensor]:
 @pytest.mark.parametrize("parts", [2, 3, 4, 7])
 def test_parts_do_not_change_the_gradient(parts: int, tmp_path: Path) -> None:
     trainer = new_trainer(tmp_path, dropout=0.0, batch_size=7, precision="float32")
-    trainer.step(trainer.train.batch(0, 0), Notebook())
-    batch = trainer.train.batch(0, 1)
+    trainer.step(trainer.train_batches.batch(0, 0), Notebook())
+    batch = trainer.train_batches.batch(0, 1)
     whole = gradient(trainer, batch)
     trainer.parts = parts
     in_parts = gradient(trainer, batch)
@@ -211,7 +214,7 @@ def test_parts_do_not_change_the_gradient(parts: int, tmp_path: Path) -> None:
 
 def test_the_gradient_is_that_of_the_mean_over_notes_and_steps_add_up_nothing(tmp_path: Path) -> None:
     trainer = new_trainer(tmp_path, dropout=0.0)
-    batch = trainer.train.batch(0, 0)
+    batch = trainer.train_batches.batch(0, 0)
     whole = gradient(trainer, batch)
     trainer.model.zero_grad()
     (trainer.model.loss(*batch).sum() / count_notes(batch)).backward()  # type: ignore[no-untyped-call]
@@ -229,11 +232,11 @@ def test_a_long_gradient_is_clipped(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         norms.append(torch.cat([w.grad.flatten() for w in trainer.model.parameters() if w.grad is not None]).norm())
 
     monkeypatch.setattr(trainer.optimizer, "step", step)
-    trainer.step(trainer.train.batch(0, 0), Notebook())
+    trainer.step(trainer.train_batches.batch(0, 0), Notebook())
     assert float(norms[0]) == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_the_learning_rate_warms_up_and_falls_to_a_twentieth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_step_has_the_learning_rate_of_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = new_trainer(tmp_path, epochs=5, warmup_steps=3, learning_rate=0.01)
     rates: list[float] = []
     step = trainer.optimizer.step
@@ -246,35 +249,11 @@ def test_the_learning_rate_warms_up_and_falls_to_a_twentieth(tmp_path: Path, mon
     notebook = Notebook()
     trainer.learn(notebook)
     assert len(rates) == len(notebook.steps)
-    for number, (rate, (epoch, batch, batches, *_)) in enumerate(zip(rates, notebook.steps, strict=True), 1):
+    for number, (rate, (epoch, batch, batches, *_)) in enumerate(zip(rates, notebook.steps, strict=True)):
         done = (epoch - 1 + (batch - 1) / batches) / 5
-        cosine = 0.05 + 0.95 * (1 + math.cos(math.pi * done)) / 2
-        assert rate == pytest.approx(0.01 * min(number / 3, cosine))
+        assert rate == learning_rate(trainer.settings.train, number, done)
     assert rates[0] == pytest.approx(0.01 / 3)
-    assert max(rates) == pytest.approx(0.01, rel=0.06)
     assert rates[-1] == pytest.approx(0.01 / 20, rel=0.1)
-
-
-def test_there_may_be_no_warm_up(tmp_path: Path) -> None:
-    trainer = new_trainer(tmp_path, warmup_steps=0, learning_rate=0.01)
-    trainer.set_learning_rate(0.0)
-    assert [group["lr"] for group in trainer.optimizer.param_groups] == [0.01, 0.01]
-    trainer.set_learning_rate(1.0)
-    assert [group["lr"] for group in trainer.optimizer.param_groups] == pytest.approx([0.0005, 0.0005])
-
-
-def test_weights_decay_in_matrices_only(tmp_path: Path) -> None:
-    trainer = new_trainer(tmp_path, weight_decay=0.5, learning_rate=0.1)
-    with torch.no_grad():
-        for weight in trainer.model.parameters():
-            weight.fill_(2.0)
-            weight.grad = torch.zeros_like(weight)
-    trainer.optimizer.step()
-    kinds = {name: weight.ndim for name, weight in trainer.model.named_parameters()}
-    assert {1, 2} == set(kinds.values())
-    for name, weight in trainer.model.named_parameters():
-        expected = 2.0 * (1 - 0.1 * 0.5) if weight.ndim > 1 else 2.0
-        assert torch.allclose(weight, torch.tensor(expected)), name
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
@@ -285,7 +264,7 @@ def test_it_learns_in_either_precision(precision: str, tmp_path: Path) -> None:
     trainer = new_trainer(tmp_path, corpus, precision=precision, learning_rate=0.01, warmup_steps=0, **still)
     first = sum(trainer.evaluate().values())
     for number in range(36):
-        nats, notes = trainer.step(trainer.train.batch(0, number % 3), Notebook())
+        nats, notes = trainer.step(trainer.train_batches.batch(0, number % 3), Notebook())
     assert trainer.bf16 == (precision == "bf16")
     assert {weight.dtype for weight in trainer.model.parameters()} == {torch.float32}
     assert first == pytest.approx(sum(map(math.log, tokens.SIZES)), abs=0.3)
@@ -295,7 +274,7 @@ def test_it_learns_in_either_precision(precision: str, tmp_path: Path) -> None:
 
 def test_bf16_is_only_used_where_it_is_asked_for(tmp_path: Path) -> None:
     plain, short = new_trainer(tmp_path, dropout=0.0), new_trainer(tmp_path, dropout=0.0, precision="bf16")
-    batch = plain.train.batch(0, 0)
+    batch = plain.train_batches.batch(0, 0)
     for trainer in (plain, short):
         trainer.step(batch, Notebook())
     (one,), (other,) = list(plain.nats(batch)), list(short.nats(batch))
@@ -309,14 +288,145 @@ def test_bf16_is_only_used_where_it_is_asked_for(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_a_compiled_network_learns_the_same(tmp_path: Path) -> None:
     plain, compiled = (new_trainer(tmp_path, dropout=0.0, compile=compile) for compile in (False, True))
+    compiled.settle(Notebook())
     assert compiled.model._compiled_call_impl is not None
     for number in range(2):  # of different lengths
-        batch = plain.train.batch(0, number)
+        batch = plain.train_batches.batch(0, number)
         (nats, notes), (found, found_notes) = plain.step(batch, Notebook()), compiled.step(batch, Notebook())
         assert found == pytest.approx(nats, rel=1e-5)
         assert found_notes == notes
     for name, weight in plain.model.state_dict().items():
         torch.testing.assert_close(compiled.model.state_dict()[name], weight, rtol=1e-3, atol=1e-5)
+
+
+# ---- the arithmetic
+
+
+def timed_as(speed: float, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
+    """Let timing find this, after real steps; returns a list that the steps are put into."""
+    steps: list[tuple[int, bool]] = []
+
+    def time_steps(step: Callable[[int, bool], object], windows: int) -> float:
+        for some, bf16 in ((1, False), (windows, False), (windows, True)):
+            step(some, bf16)
+            steps.append((some, bf16))
+        return speed
+
+    monkeypatch.setattr(loop, "speed_of_bf16", time_steps)
+    return steps
+
+
+def never_timed(*_: Any) -> float:
+    raise AssertionError("timed")
+
+
+@pytest.mark.parametrize(("speed", "precision"), [(2.3, "bf16"), (1.05, "float32"), (0.7, "float32")])
+def test_left_to_itself_it_trains_to_the_bit_as_with_the_precision_that_timing_found(
+    speed: float, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = timed_as(speed, monkeypatch)
+    by_itself, notebook = new_trainer(tmp_path / "auto", precision="auto"), Notebook()
+    assert by_itself.bf16 is None
+    assert by_itself.learn(notebook)
+    assert steps == [(1, False), (4, False), (4, True)]
+    name = {"bf16": "bfloat16"}.get(precision, precision)
+    assert notebook.said == [f"computing in {name}: bfloat16 was timed to be {speed:.1f} times as fast as float32"]
+    monkeypatch.setattr(loop, "speed_of_bf16", never_timed)
+    given, silent = new_trainer(tmp_path / "given", precision=precision), Notebook()
+    assert given.learn(silent)
+    assert silent.said == []
+    assert_same_training(by_itself, given)
+    metas = [read_meta(resumable(trainer.run.checkpoints)[0]) for trainer in (by_itself, given)]
+    assert [meta.bf16_on_cpu for meta in metas] == [precision == "bf16", None]
+
+
+def test_real_timing_leaves_no_trace_in_training(tmp_path: Path) -> None:
+    by_itself, notebook = new_trainer(tmp_path / "auto", precision="auto", dropout=0.5), Notebook()
+    assert by_itself.learn(notebook)
+    assert re.fullmatch(
+        r"computing in \w+: bfloat16 was timed to be \d+\.\d times as fast as float32", notebook.said[0]
+    )
+    given = new_trainer(tmp_path / "given", precision="bf16" if by_itself.bf16 else "float32", dropout=0.5)
+    assert given.learn(Notebook())
+    assert_same_training(by_itself, given)
+
+
+@pytest.mark.parametrize(("before", "today"), [(2.0, 0.5), (0.5, 2.0)])
+def test_going_on_takes_the_arithmetic_of_before_without_timing_again(
+    before: float, today: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed_as(before, monkeypatch)
+    whole = new_trainer(tmp_path / "whole", precision="auto")
+    assert whole.learn(Notebook())
+    assert not new_trainer(tmp_path, precision="auto").learn(Notebook(3, interrupt))
+    monkeypatch.setattr(loop, "speed_of_bf16", never_timed)
+    again = go_on(tmp_path, precision="auto")
+    assert not again.learn(Notebook(1, interrupt))
+    last = go_on(tmp_path, precision="auto")
+    assert last.learn(Notebook())
+    assert last.bf16 is (before > 1)
+    assert_same_training(last, whole)
+
+
+def test_a_run_that_was_never_timed_is_timed_when_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not new_trainer(tmp_path).learn(Notebook(3, interrupt))
+    steps = timed_as(2.0, monkeypatch)
+    trainer = go_on(tmp_path, precision="auto")
+    trainer.settle(Notebook())
+    trainer.settle(Notebook())
+    assert (trainer.bf16, len(steps)) == (True, 3)
+
+
+def test_a_gpu_is_not_timed_whatever_was_found_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed_as(2.0, monkeypatch)
+    assert not new_trainer(tmp_path, precision="auto").learn(Notebook(1, interrupt))
+    monkeypatch.setattr(loop, "speed_of_bf16", never_timed)
+    monkeypatch.setattr(loop, "faster_in_bf16", lambda device: False)
+    trainer = go_on(tmp_path, precision="auto")
+    assert not trainer.learn(Notebook(1, interrupt))
+    assert trainer.bf16 is False
+    assert read_meta(resumable(trainer.run.checkpoints)[0]).bf16_on_cpu is True, "and is remembered for the CPU"
+
+
+def test_the_first_process_of_a_team_decides_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[bool] = []
+
+    def any_of_us(self: Team, fact: bool) -> bool:
+        told.append(fact)
+        return not told[-1]
+
+    monkeypatch.setattr(Team, "any", any_of_us)
+    for rank, speed in ((0, 2.0), (1, 2.0)):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        steps = timed_as(speed, monkeypatch)
+        run = Run(tmp_path, "tiny")
+        trainer = Trainer(music(), settings(precision="auto"), run, team=Team())
+        trainer.settle(Notebook())
+        assert trainer.bf16 is (rank == 1)
+        assert steps[1] == (2, False), "of four windows two are each process's"
+    assert told == [True, False]
+
+
+def test_memory_that_runs_out_while_steps_are_timed_ends_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed_as(0.5, monkeypatch)
+    short_of_memory(monkeypatch, 2, OUT_OF_MEMORY[2])
+    trainer, notebook = new_trainer(tmp_path, precision="auto", epochs=1), Notebook()
+    assert trainer.learn(notebook)
+    assert "out of memory: each batch is now computed in 2 parts" in notebook.said[0]
+
+
+def test_more_threads_than_cores_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    taken: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    for asked, said in ((0, []), (2, []), (64, ["--threads 64 is more than this machine has cores for: 2 it is"])):
+        notebook = Notebook()
+        new_trainer(tmp_path, threads=asked).settle(notebook)
+        assert notebook.said == said
+    assert taken == [1, 2, 2]
 
 
 # ---- evaluation
@@ -326,7 +436,7 @@ def test_evaluation_equals_one_window_at_a_time(tmp_path: Path) -> None:
     corpus = music(seed=3)
     trainer = new_trainer(tmp_path, corpus)
     for i in range(3):
-        trainer.step(trainer.train.batch(0, i), Notebook())
+        trainer.step(trainer.train_batches.batch(0, i), Notebook())
     found = trainer.evaluate()
     trainer.model.eval()
     single = Batches(corpus, "valid", 1, 32, trainer.plans)
@@ -352,7 +462,7 @@ def test_evaluation_keeps_no_gradients(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_evaluation_in_parts_finds_the_same(tmp_path: Path) -> None:
     trainer = new_trainer(tmp_path)
-    trainer.step(trainer.train.batch(0, 0), Notebook())
+    trainer.step(trainer.train_batches.batch(0, 0), Notebook())
     whole = trainer.evaluate()
     trainer.parts = 3
     assert trainer.evaluate() == pytest.approx(whole, rel=1e-6)
@@ -363,7 +473,7 @@ def test_evaluation_leaves_no_trace_in_training(tmp_path: Path) -> None:
     for i in range(4):
         for trainer in (one, other):
             torch.manual_seed(i)
-            trainer.step(trainer.train.batch(0, i), Notebook())
+            trainer.step(trainer.train_batches.batch(0, i), Notebook())
             if trainer is one:
                 trainer.evaluate()
     assert_same_weights(weights_of(one), weights_of(other))
@@ -457,7 +567,7 @@ def test_memory_that_runs_out_in_a_later_part_does_not_count_the_earlier_ones_tw
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = new_trainer(tmp_path, dropout=0.0, accumulate=2)
-    batch = trainer.train.batch(0, 0)
+    batch = trainer.train_batches.batch(0, 0)
     whole = gradient(trainer, batch)
     trainer.optimizer.zero_grad()
     loss, calls = trainer.model.loss, []
@@ -777,7 +887,7 @@ def test_a_training_begins_with_the_weights_and_the_scale_of_the_plans_it_is_giv
     for one in (trainer, resumed):
         assert one.init == f"tiny/{best.name}"
         assert [facts.name for facts in one.ancestors] == ["music 1"]
-        assert one.train.plans == one.valid.plans == trainer.plans
+        assert one.train_batches.plans == one.valid_batches.plans == trainer.plans
     resumed.save("epoch", keep=1)
     meta = read_meta(shelf.found(run.checkpoints, "epoch")[0])
     assert (meta.init, meta.ancestors[0].fingerprint) == (f"tiny/{best.name}", before.corpus.manifest.fingerprint)

@@ -98,7 +98,8 @@ def _computer() -> Facts:
         + ["mps"] * torch.backends.mps.is_available()
     )
     device = pick_device("auto")
-    facts["auto means"] = f"{device}, {'bfloat16' if faster_in_bf16(device) else 'float32'}"
+    arithmetic = {True: "bfloat16", False: "float32", None: "bfloat16 or float32, timed when a training begins"}
+    facts["auto means"] = f"{device}, {arithmetic[faster_in_bf16(device)]}"
     return facts
 
 

@@ -8,7 +8,7 @@ import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -150,6 +150,7 @@ def _learn(trainer: Trainer, resumed: str, again: str) -> None:
         console.print(escape(f"run '{run.name}' is out of --patience {settings.patience}: {more}"), soft_wrap=True)
         return
     with Screen(trainer) as screen:
+        trainer.settle(screen)
         screen.say(_facts(trainer) + (f", going on from {resumed}" if resumed else ""))
         try:
             done = trainer.learn(screen)
@@ -194,16 +195,7 @@ class Screen:
         self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.task = self.bar.add_task("", total=None, epoch=1, facts="")
         self.logged = time.monotonic()
-        self.events: Any = None
         self.draws = True
-        if trainer.settings.train.tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                raise EmogenError(
-                    "TensorBoard is not installed", "pip install 'emogen-piano[tensorboard]', or --no-tensorboard"
-                ) from None
-            self.events = SummaryWriter(str(trainer.run.folder / "tensorboard"))
 
     def __enter__(self) -> Screen:
         self.bar.start()
@@ -216,8 +208,6 @@ class Screen:
         if isinstance(error, EmogenError):
             with suppress(OSError):  # a full disk takes no log either
                 self.run.say(f"error: {error}")
-        if self.events:
-            self.events.close()
 
     def step(self, epoch: int, batch: int, batches: int, loss: float, notes_per_s: float, left_s: float) -> None:
         """Move the bar; now and then, and for the untrained network, a line into the log."""
@@ -234,9 +224,6 @@ class Screen:
             f"({families})  {_time(loss.seconds)}"
         )
         self.draw()
-        if self.events:
-            self.events.add_scalars("loss", {"train": loss.train, "valid": loss.valid}, loss.epoch)
-            self.events.add_scalars("valid by family", loss.valid_by_family, loss.epoch)
 
     def draw(self) -> None:
         """Draw the run's curves.png anew; where that fails say so once, for a picture must not cost a training."""

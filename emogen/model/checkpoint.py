@@ -110,6 +110,8 @@ class Meta(Frozen):
     dataset: DatasetFacts
     plan: dict[str, Any]
     """A ``plan.PlanTable``, see ``plans_of``."""
+    bf16_on_cpu: bool | None = None
+    """Whether training on the CPU was found to be faster in bfloat16, and goes on in it; None: it was not timed."""
     init: str = ""
     """The checkpoint that training began from; empty where it began from nothing."""
     ancestors: tuple[DatasetFacts, ...] = ()
@@ -123,8 +125,7 @@ class Meta(Frozen):
     def of(cls, model: Composer, plans: PlanTable, dataset: DatasetFacts, **training: Any) -> Meta:
         """The metadata of a network as it is now, saved by this emogen; ``training`` gives the fields not known here.
 
-        These are ``run``, ``epoch``, ``step``, ``history`` and ``train``, and ``init``, ``ancestors`` and ``processes``
-        where they are not the defaults.
+        These are ``run``, ``epoch``, ``step``, ``history`` and ``train``, and those that have a default.
         """
         import torch
 

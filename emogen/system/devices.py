@@ -32,14 +32,13 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name, int(own)) if own else torch.device(name)
 
 
-def faster_in_bf16(device: torch.device) -> bool:
-    """Whether the device computes faster in bfloat16: recent GPUs, and CPUs with AMX (without it they are slower)."""
+def faster_in_bf16(device: torch.device) -> bool | None:
+    """Whether a device trains faster in bfloat16: recent GPUs do, MPS does not; None for a CPU: only timing tells."""
     import torch
 
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)  # emulated, as on a T4, it is slower
-    abilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch 2.9 and later
-    return device.type == "cpu" and bool(abilities.get("amx_bf16"))
+    return None if device.type == "cpu" else False
 
 
 def check_compiler(device: torch.device) -> None:
@@ -54,8 +53,17 @@ def default_threads() -> int:
 
     Processes that torchrun started on this machine share the cores.
     """
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return max(1, min(3, (os.cpu_count() or 2) - 1) // here)
+    return max(1, min(3, (os.cpu_count() or 2) - 1) // _processes())
+
+
+def most_threads() -> int:
+    """One thread per core: more of them wait for each other at every operation, and use up the cores by waiting."""
+    return max(1, (os.cpu_count() or 1) // _processes())
+
+
+def _processes() -> int:
+    """Processes that torchrun started on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 @contextmanager

@@ -1,8 +1,9 @@
-"""Where a training stands, and what its losses tell a person."""
+"""Where a training stands, who watches it, and what its losses tell a person."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from emogen.model.checkpoint import EpochLoss
 
@@ -28,6 +29,19 @@ class Progress:
         """Count a step."""
         self.batch, self.step = self.batch + 1, self.step + 1
         self.nats, self.notes, self.seconds = self.nats + nats, self.notes + notes, self.seconds + seconds
+
+
+class Watch(Protocol):
+    """Somebody who is told how training goes."""
+
+    def step(self, epoch: int, batch: int, batches: int, loss: float, notes_per_s: float, left_s: float) -> None:
+        """A step is done: its epoch (from 1), batches done of it, its nats per note so far, time left in all."""
+
+    def epoch(self, loss: EpochLoss) -> None:
+        """An epoch is done."""
+
+    def say(self, text: str) -> None:
+        """Something a person should know."""
 
 
 def advise(history: list[EpochLoss]) -> str:

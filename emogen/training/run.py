@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from emogen.errors import EmogenError, UsageError
 from emogen.model.checkpoint import Meta
-from emogen.settings import Loaded, Settings, flag
+from emogen.settings import REMOVED, Loaded, Settings, flag
 from emogen.system import files
 from emogen.system.signals import ENDING
 
@@ -29,7 +29,7 @@ FREE_ON_RESUME = frozenset(
     f"train.{name}"
     for name in (
         "epochs", "accumulate", "device", "threads", "compile", "patience", "checkpoint_every", "keep_periodic",
-        "keep_best", "save_every_s", "tensorboard",
+        "keep_best", "save_every_s",
     )
 )  # fmt: skip
 """What a run may change when it goes on; every other option of model and train would make it another training."""
@@ -133,6 +133,8 @@ def _kept(
     for section, options in kept.items():
         for name, value in options.items():
             option = f"{section}.{name}"
+            if option in REMOVED:
+                continue
             if not loaded.origin.get(option, "").startswith("flag"):
                 tree[section][name] = value
             elif tree[section][name] != value and option not in free:

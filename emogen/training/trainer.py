@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,29 +17,25 @@ from emogen.model import checkpoint
 from emogen.model.checkpoint import DatasetFacts, EpochLoss, Meta
 from emogen.model.network import Composer
 from emogen.music import tokens
-from emogen.settings import Settings, TrainSettings
-from emogen.system.devices import check_compiler, default_threads, faster_in_bf16, is_out_of_memory, pick_device
+from emogen.settings import Settings
+from emogen.system.devices import (
+    check_compiler,
+    default_threads,
+    faster_in_bf16,
+    is_out_of_memory,
+    most_threads,
+    pick_device,
+)
 from emogen.system.files import shown
 from emogen.training import restoring, shelf
+from emogen.training.arithmetic import WORTH, speed_of_bf16
 from emogen.training.distributed import Team
-from emogen.training.progress import Progress, advise
+from emogen.training.optimizer import learning_rate, make_optimizer
+from emogen.training.progress import Progress, Watch, advise
 from emogen.training.run import Run, stop_requested
 
 SAVE_SHARE = 0.05
 """Largest share of the time that may go into saving ``last``."""
-
-
-class Watch(Protocol):
-    """Somebody who is told how training goes."""
-
-    def step(self, epoch: int, batch: int, batches: int, loss: float, notes_per_s: float, left_s: float) -> None:
-        """A step is done: its epoch (from 1), batches done of it, its nats per note so far, time left in all."""
-
-    def epoch(self, loss: EpochLoss) -> None:
-        """An epoch is done."""
-
-    def say(self, text: str) -> None:
-        """Something a person should know."""
 
 
 class Trainer:
@@ -53,8 +48,13 @@ class Trainer:
         s = settings.train
         self.settings, self.corpus, self.run, self.team = settings, corpus, run, team or Team()
         self.device = pick_device(s.device)
-        self.bf16 = s.precision == "bf16" or (s.precision == "auto" and faster_in_bf16(self.device))
-        torch.set_num_threads(s.threads or default_threads())
+        rule = faster_in_bf16(self.device)
+        self.bf16 = {"bf16": True, "float32": False, "auto": rule}[s.precision]
+        """Whether the forward pass is computed in bfloat16; None: not known yet, see ``settle``."""
+        self.bf16_on_cpu: bool | None = None
+        """What was found to be faster, where it was timed, now or before the training went on."""
+        self.settled = False
+        torch.set_num_threads(min(s.threads or default_threads(), most_threads()))
         torch.manual_seed(s.seed)
         self.model = Composer(settings.model)
         self.init, scale = "", None
@@ -67,7 +67,6 @@ class Trainer:
         self.model.to(self.device)
         if s.compile:
             check_compiler(self.device)
-            self.model.compile(dynamic=True)  # one for windows of all lengths
         self.optimizer = make_optimizer(self.model, s)
         self.progress = Progress()
         self.plans = plan_table(corpus, settings.model.context_notes, s.seed, scale)
@@ -75,7 +74,8 @@ class Trainer:
             hint = "prepare one of three songs or more: emogen prepare FOLDER"
             raise EmogenError("the prepared corpus has no validation clips", hint)
         size = (s.batch_size, settings.model.context_notes, self.plans)
-        self.train, self.valid = Batches(corpus, "train", *size, augment=s), Batches(corpus, "valid", *size)
+        self.train_batches = Batches(corpus, "train", *size, augment=s)
+        self.valid_batches = Batches(corpus, "valid", *size)
         self.parts = min(s.accumulate, s.batch_size)
         self.saved_at, self.save_cost_s = time.monotonic(), 0.0
 
@@ -89,13 +89,16 @@ class Trainer:
         s, p = self.settings.train, self.progress
         with stop_requested() as stop:
             while p.epoch < s.epochs and not self.out_of_patience():
-                batches = len(self.train.epoch(p.epoch))
+                self.settle(watch)
+                batches = len(self.train_batches.epoch(p.epoch))
                 while not (stopped := self.team.any(stop.is_set())) and p.batch < batches:
                     began = time.perf_counter()
-                    self.set_learning_rate((p.epoch + p.batch / batches) / s.epochs)
+                    rate = learning_rate(s, p.step, (p.epoch + p.batch / batches) / s.epochs)
+                    for group in self.optimizer.param_groups:
+                        group["lr"] = rate
                     # dropout depends on the process and the step alone, so resuming is exact
                     torch.manual_seed(s.seed << 32 | self.team.rank << 24 | p.step)
-                    nats, notes = self.step(self.train.batch(p.epoch, p.batch), watch)
+                    nats, notes = self.step(self.train_batches.batch(p.epoch, p.batch), watch)
                     p.count(nats, notes, time.perf_counter() - began)
                     left_s = p.seconds * ((s.epochs - p.epoch) * batches / p.batch - 1)
                     watch.step(p.epoch + 1, p.batch, batches, p.nats / p.notes, p.notes / p.seconds, left_s)
@@ -109,12 +112,55 @@ class Trainer:
                     watch.say(advice)
         return True
 
+    def settle(self, watch: Watch) -> None:
+        """What is decided once, before the first step: the arithmetic where it is left to us, and compiling.
+
+        Timing leaves weights, optimizer, data and random numbers as they are. A team does as its first process finds.
+        """
+        s = self.settings.train
+        if self.settled:
+            return
+        self.settled = True
+        if s.threads > most_threads():
+            watch.say(f"--threads {s.threads} is more than this machine has cores for: {most_threads()} it is")
+        if self.bf16 is None:
+            speed = self.time_bf16(watch)
+            self.bf16 = self.bf16_on_cpu = self.team.any(self.team.leads and speed > WORTH)
+            chosen = "bfloat16" if self.bf16 else "float32"
+            watch.say(f"computing in {chosen}: bfloat16 was timed to be {speed:.1f} times as fast as float32")
+        if s.compile:
+            self.model.compile(dynamic=True)  # one for windows of all lengths
+
+    def time_bf16(self, watch: Watch) -> float:
+        """How many times as fast training is in bfloat16, on the batch of middle size of the epoch under way."""
+        epoch = self.progress.epoch
+        sizes = [windows[:, 2].max() * len(windows) for windows in self.train_batches.epoch(epoch)]
+        batch = self.train_batches.batch(epoch, sorted(range(len(sizes)), key=sizes.__getitem__)[len(sizes) // 2])
+
+        def step(windows: int, bf16: bool) -> None:
+            self.bf16 = bf16
+            self.add_up(Batch(*(part[: windows * self.team.size] for part in batch)), watch)
+            self.optimizer.zero_grad()
+
+        with torch.random.fork_rng(devices=()):
+            return speed_of_bf16(step, -(-len(batch.notes) // self.team.size))
+
     def step(self, batch: Batch, watch: Watch) -> tuple[float, int]:
         """One optimizer step; returns the summed nats of the batch and its number of notes."""
+        nats, notes = self.add_up(batch, watch)
+        self.team.sum_gradients(self.model.parameters())
+        nats = self.team.sum(torch.tensor(nats, dtype=torch.float64)).item()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.train.grad_clip)
+        self.check_finite(nats, norm.item())
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return nats, notes
+
+    def add_up(self, batch: Batch, watch: Watch) -> tuple[float, int]:
+        """``gradients``, in more parts each time that memory runs out."""
         while True:
             try:
-                nats, notes = self.gradients(batch)
-                break
+                return self.gradients(batch)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -126,13 +172,6 @@ class Trainer:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             watch.say(f"out of memory: each batch is now computed in {self.parts} parts (--accumulate {self.parts})")
-        self.team.sum_gradients(self.model.parameters())
-        nats = self.team.sum(torch.tensor(nats, dtype=torch.float64)).item()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.train.grad_clip)
-        self.check_finite(nats, norm.item())
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return nats, notes
 
     def gradients(self, batch: Batch) -> tuple[float, int]:
         """Adds up our share of the gradient of the mean nats per note; returns our summed nats, and all notes."""
@@ -148,21 +187,21 @@ class Trainer:
     def evaluate(self) -> dict[str, float]:
         """Nats per note of the valid split, by family, with the emotion and the time known and the plan hidden."""
         self.model.eval()
-        sums = torch.zeros(5, dtype=torch.float64)  # nats by family, and notes
-        for i in range(self.team.rank, len(self.valid.epoch(0)), self.team.size):
-            batch = self.valid.batch(0, i)
-            sums[4] += count_notes(batch)
+        sums = torch.zeros(len(tokens.FAMILIES) + 1, dtype=torch.float64)  # nats by family, and notes
+        for i in range(self.team.rank, len(self.valid_batches.epoch(0)), self.team.size):
+            batch = self.valid_batches.batch(0, i)
+            sums[-1] += count_notes(batch)
             for by_family in self.nats(batch):
-                sums[:4] += by_family.cpu()
+                sums[:-1] += by_family.cpu()
         sums = self.team.sum(sums)
-        return dict(zip(tokens.FAMILIES, (sums[:4] / sums[4]).tolist(), strict=True))
+        return dict(zip(tokens.FAMILIES, (sums[:-1] / sums[-1]).tolist(), strict=True))
 
     def nats(self, batch: Batch) -> Iterator[Tensor]:
         """Summed nats of each family (4,) of one part of a batch after the other."""
         for part in zip(*(tensor.chunk(self.parts) for tensor in batch), strict=True):
             if not len(part[0]):  # more processes than windows
                 continue
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bool(self.bf16)):
                 by_family = self.model.loss(*(tensor.to(self.device) for tensor in part))
             yield by_family  # outside: what is done with it is no part of the forward pass
 
@@ -173,14 +212,6 @@ class Trainer:
                 f"the loss is no longer finite at step {self.progress.step + 1}; the last checkpoint is untouched",
                 f"begin anew with --fresh and a --learning-rate below {self.settings.train.learning_rate:g}",
             )
-
-    def set_learning_rate(self, done: float) -> None:
-        """Linear warm-up, then a cosine down to a twentieth; ``done`` is the share of all epochs that is behind."""
-        s = self.settings.train
-        warm = min(1.0, (self.progress.step + 1) / max(s.warmup_steps, 1))
-        cosine = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done))
-        for group in self.optimizer.param_groups:
-            group["lr"] = s.learning_rate * min(warm, cosine)
 
     def finish_epoch(self) -> EpochLoss:
         """Evaluate, write the epoch's checkpoints and logs, and move on to the next."""
@@ -231,7 +262,7 @@ class Trainer:
         where = {"run": shown(self.run.name), "epoch": p.epoch, "step": p.step, "history": tuple(p.history)}
         origin = {"init": self.init, "ancestors": self.ancestors, "processes": self.team.size}
         settings = self.settings.train.model_dump(mode="json")
-        meta = Meta.of(self.model, self.plans, dataset, train=settings, **where, **origin)
+        meta = Meta.of(self.model, self.plans, dataset, train=settings, bf16_on_cpu=self.bf16_on_cpu, **where, **origin)
         place = {name: value for name, value in vars(p).items() if name != "history"}  # that is in the meta
         trainer = {"optimizer": self.optimizer.state_dict(), "progress": place}
         path = folder / shelf.name(kind, meta)
@@ -251,7 +282,9 @@ class Trainer:
                 "choose the data with --data, or begin another run with --name",
             )
         self.init, self.ancestors = meta.init, meta.ancestors
-        self.plans = self.train.plans = self.valid.plans = checkpoint.plans_of(path, meta)
+        self.plans = self.train_batches.plans = self.valid_batches.plans = checkpoint.plans_of(path, meta)
+        self.bf16_on_cpu = meta.bf16_on_cpu
+        self.bf16 = self.bf16_on_cpu if self.bf16 is None else self.bf16
         state = checkpoint.load_trainer(path)
         checkpoint.load_into(self.model, path)
         try:
@@ -261,14 +294,6 @@ class Trainer:
             if is_out_of_memory(error):
                 raise
             raise EmogenError(f"{path} does not fit together: {error}", checkpoint.TAKE_ANOTHER) from None
-
-
-def make_optimizer(model: Composer, s: TrainSettings) -> torch.optim.AdamW:
-    """AdamW that decays weight matrices only, not biases."""
-    decay = [w for w in model.parameters() if w.ndim > 1]
-    plain = [w for w in model.parameters() if w.ndim < 2]
-    groups = [{"params": decay, "weight_decay": s.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=s.learning_rate, betas=(0.9, 0.95), fused=True)
 
 
 def count_notes(batch: Batch) -> int:
