@@ -15,9 +15,9 @@ from emogen.composing.generate import (
     AS_LEARNT,
     BEGIN_MS,
     CORRECT_NOTES,
-    FIT,
     GAIN,
     LACK_SDS,
+    LAST_STRIKE_MS,
     NEAREST,
     PAUSE_MS,
     PITCH_PULL,
@@ -28,15 +28,15 @@ from emogen.composing.generate import (
     Drafts,
     draw,
     draw_note,
-    fit,
     generate,
+    ring,
 )
 from emogen.composing.wish import Wish
 from emogen.emotion import EMOTIONS
 from emogen.model.network import Composer
 from emogen.model.numpy_network import NumpyReader
 from emogen.music.measures import TONICS, key_fit, silences_ms, unit
-from emogen.music.notes import HIGHEST_KEY, LOWEST_KEY, Ints, Piece
+from emogen.music.notes import HIGHEST_KEY, LOWEST_KEY, Piece
 from emogen.music.plan import ENTRIES, HARMONY, measure
 from emogen.music.tokens import (
     COLUMN,
@@ -60,7 +60,6 @@ OWN = slice(0, HARMONY.start)
 PLAIN: dict[str, float] = {"guidance": 1, "top_p": 0.9}
 """Half the work; guidance has its own tests."""
 SAMPLE = SampleSettings.model_validate(PLAIN)
-NOTHING = np.zeros((0, 4), dtype=np.uint8)
 LENGTHS_S = (5, 5.001, 7.3, 12, 60, 180, 600)
 
 
@@ -73,7 +72,7 @@ def wish(seconds: float = 8, seed: int = 0, emotion: str = "happy", /, **pins: f
     return Wish({emotion: 1.0}, seconds, seed, pins)
 
 
-def make(model: Composer, *wishes: Wish, opening: Tokens | None = None, **sample: float) -> list[Piece]:
+def make(model: Composer, *wishes: Wish, opening: Piece | None = None, **sample: float) -> list[Piece]:
     notes = count()
 
     def tell(seconds: float) -> None:
@@ -101,8 +100,9 @@ def wanting(**slopes: float) -> Composer:
 def check_lawful(piece: Piece, seconds: float) -> None:
     """What holds for every piece, whatever network made it."""
     assert piece.end_ms == round(seconds * 1000)
-    assert silences_ms(piece).max() <= 3000
-    assert piece.onset_ms[0] <= BEGIN_MS * (1 + FIT) + 1
+    assert silences_ms(piece).max() <= PAUSE_MS
+    assert piece.onset_ms[0] <= BEGIN_MS
+    assert piece.onset_ms.max() <= max(piece.end_ms - LAST_STRIKE_MS + SPREAD_MS, 0)
     assert piece.onset_ms.min() >= 0
     assert piece.duration_ms.min() >= 1
     assert piece.pitch.min() >= LOWEST_KEY
@@ -148,9 +148,9 @@ def test_networks_with_one_wish_still_make_lawful_pieces(slopes: dict[str, float
 
 
 def test_a_network_that_never_moves_on_is_moved_on_when_it_runs_out_of_keys() -> None:
-    (piece,) = make(wanting(shift=-50, pitch=-50, duration=-50), wish(0.03))
-    assert piece.end_ms == 30
-    assert len(piece) <= 3 * 88
+    (piece,) = make(wanting(shift=-50, pitch=-50, duration=-50), wish(0.27))
+    assert piece.end_ms == 270
+    assert len(piece) == 3 * 88
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
@@ -202,11 +202,18 @@ def seen_by(model: Composer, drafts: Drafts, guided: bool) -> npt.NDArray[np.flo
     return reader.h
 
 
+def told_of(one: Wish) -> Drafts:
+    """A draft that has five chords already."""
+    drafts = Drafts([one], PLANS)
+    strike(drafts, random_notes(5))
+    return drafts
+
+
 def test_the_two_halves_of_guidance_are_told_all_and_nothing_but_the_time(model: Composer) -> None:
-    drafts = Drafts([wish(8, 0, "sad")], PLANS, random_opening(5))
+    drafts = told_of(wish(8, 0, "sad"))
     drafts.renew_plans()
     both = seen_by(model, drafts, guided=True)
-    hidden = Drafts([wish(8, 0, "sad")], PLANS, random_opening(5))
+    hidden = told_of(wish(8, 0, "sad"))
     hidden.emotion[:], hidden.plan[:] = 0, np.nan
     told, untold = (seen_by(model, one, guided=False) for one in (drafts, hidden))
     assert both == pytest.approx(np.concatenate([told, untold]), abs=1e-5)
@@ -221,34 +228,54 @@ def test_who_watches_is_told_of_more_and_more_music_up_to_all_of_it(model: Compo
     assert told[-1] == 12
 
 
-def random_opening(chords: int) -> Tokens:
+def strike(drafts: Drafts, notes: Tokens) -> None:
+    """Every draft gets these notes."""
+    for note in notes:
+        drafts.add(np.tile(note, (len(drafts), 1)), np.full(len(drafts), SHIFT_MS[note[COLUMN.shift]]))
+
+
+def random_notes(chords: int) -> Tokens:
     return encode(random_piece(1, chords, gap_ms=(40, 200)))
 
 
 @pytest.mark.parametrize("chords", [1, 4, 25])  # the last is longer than the context
-def test_a_piece_begins_with_its_opening_and_goes_on(
-    chords: int, model: Composer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("offset_ms", [0, 3, 8500])  # the last is a longer silence than tokens can tell
+def test_a_piece_begins_with_the_very_notes_of_its_opening_and_continues(
+    chords: int, offset_ms: int, model: Composer
 ) -> None:
-    drawn: list[Tokens] = []
+    played = random_piece(1, chords, gap_ms=(40, 200))
+    lasting_ms = np.minimum(played.duration_ms, 300)
+    opening = Piece.of(played.onset_ms + offset_ms, played.pitch, played.velocity, lasting_ms)
+    assert (len(encode(opening)) > model.settings.context_notes) == (chords == 25)
+    (piece,) = make(model, wish(20), opening=opening)
+    own = piece.crop(0, int(opening.onset_ms[-1]) + 1)  # the notes of its last chord may end earlier
+    assert is_same(own.crop(0, int(own.onset_ms[-1])), opening.crop(0, int(own.onset_ms[-1])))
+    struck = [set(zip(part.onset_ms, part.pitch, part.velocity, strict=True)) for part in (opening, own)]
+    assert struck[0] <= struck[1]
+    assert len(piece) > len(opening) + 10
+    assert piece.end_ms == 20_000
 
-    def watched(notes: Tokens, spread_seed: int) -> Piece:
-        drawn.append(notes.copy())
-        return decode(notes, spread_seed)
 
-    monkeypatch.setattr(generation, "decode", watched)
-    opening = random_opening(chords)
-    opening[:, COLUMN.duration] = 20
-    (piece,) = make(model, wish(10), opening=opening)
-    assert (len(opening) > model.settings.context_notes) == (chords == 25)
-    assert np.array_equal(drawn[0][: len(opening)], opening)
-    assert len(drawn[0]) > len(opening) + 10
-    first = decode(opening[:1])
-    assert (piece.onset_ms[0], piece.pitch[0]) == (pytest.approx(first.onset_ms[0], rel=FIT), first.pitch[0])
-    assert piece.end_ms == 10_000
+def test_the_clock_of_what_is_drawn_goes_on_from_the_last_chord_of_the_opening(model: Composer) -> None:
+    opening = Piece.of([1234, 12_003, 12_030], [60, 64, 67], [60, 61, 62], [900, 500, 200])
+    drafts = Drafts([wish(60)], PLANS, opening)
+    assert drafts.onset_ms.tolist() == [12_003]
+    assert drafts.remaining_s[0, : drafts.length].tolist() == pytest.approx([60, 58.766, 47.997, 47.997])
+    strike(drafts, np.array([[0, 80, 10, 10], [10, 20, 10, 10]], dtype=np.uint8))
+    piece = drafts.piece(0)
+    assert piece.pitch.tolist() == [60, 64, 101, 67, 41]
+    assert piece.onset_ms.tolist() == [1234, 12_003, 12_003, 12_030, 12_103]
+    assert piece.velocity[[0, 1, 3]].tolist() == [60, 61, 62]
+    assert piece.duration_ms[[0, 1, 3]].tolist() == [900, 500, 200]
+
+
+def test_an_opening_after_which_nothing_is_drawn_rings_to_the_end() -> None:
+    opening = Piece.of([0, 500], [60, 64], [60, 61], [900, 300])
+    assert Drafts([wish(5)], PLANS, opening).piece(0).duration_ms.tolist() == [5000, 4500]
 
 
 def test_what_is_drawn_lies_within_the_rules_of_keyboard_and_clock(model: Composer) -> None:
-    network, drafts = tiny.in_numpy(model), Drafts([wish(3, seed) for seed in range(200)], PLANS, NOTHING)
+    network, drafts = tiny.in_numpy(model), Drafts([wish(3, seed) for seed in range(200)], PLANS)
     for _ in range(12):
         drafts.renew_plans()
         reader = network.reader(len(drafts))
@@ -258,7 +285,7 @@ def test_what_is_drawn_lies_within_the_rules_of_keyboard_and_clock(model: Compos
         in_chord = (note[:, COLUMN.shift] == 0) & (before_pitch != NO_NOTE[COLUMN.pitch])
         assert (note[in_chord, COLUMN.pitch] > before_pitch[in_chord]).all()
         onset_ms = before_ms + SHIFT_MS[note[:, COLUMN.shift]]
-        assert np.array_equal(ended, onset_ms >= 3000)
+        assert np.array_equal(ended, onset_ms > 3000 - LAST_STRIKE_MS)
         release_ms = (onset_ms + DURATION_MS[note[:, COLUMN.duration]])[~ended]
         assert (release_ms <= np.maximum(3000, onset_ms[~ended] + DURATION_MS[0])).all()
         drafts.keep(np.flatnonzero(~ended))
@@ -267,35 +294,47 @@ def test_what_is_drawn_lies_within_the_rules_of_keyboard_and_clock(model: Compos
     assert 0 < len(drafts) < 200
 
 
-def test_pauses_are_short_but_the_last_sound_may_ring_and_silence_never_lasts() -> None:
-    def possible_ms() -> Ints:
-        return SHIFT_MS[drafts.possible(COLUMN.shift, np.zeros(1, dtype=np.int64))[0]]
+def shifts_ms(drafts: Drafts) -> list[int]:
+    """What the first draft may draw as its next shift."""
+    return SHIFT_MS[drafts.possible(COLUMN.shift, np.zeros(1, dtype=np.int64))[0]].tolist()
 
-    def strike(key: int, duration: int) -> None:
-        drafts.add(np.array([[10, key, 15, duration]]), SHIFT_MS[[10]])
 
-    drafts = Drafts([wish(60)], PLANS, NOTHING)
-    assert possible_ms().max() == BEGIN_MS
-    strike(30, 0)
-    strike(30, len(DURATION_MS) - 1)
-    strike(31, 0)
-    assert possible_ms().max() == PAUSE_MS == 2000
-    drafts.onset_ms += 53_000  # the key 30 sounds no more
-    assert possible_ms().max() == PAUSE_MS
-    strike(30, len(DURATION_MS) - 1)
-    left_ms = 60_000 - drafts.onset_ms[0]
-    assert [ms for ms in possible_ms() if ms > PAUSE_MS] == [ms for ms in SHIFT_MS if ms >= left_ms] != []
-    strike(30, 0)  # struck again, it is short
-    assert possible_ms().max() == PAUSE_MS
-    drafts.onset_ms[:] = 60_000 - 2_400 - SHIFT_MS[10]
-    strike(30, 0)
-    assert [ms for ms in possible_ms() if ms > PAUSE_MS] == [ms for ms in SHIFT_MS if 2_400 <= ms <= 2_900] != []
+def on_grid(lowest_ms: float, highest_ms: float) -> list[int]:
+    """Shifts between two bounds, both included."""
+    return SHIFT_MS[(lowest_ms <= SHIFT_MS) & (highest_ms >= SHIFT_MS)].tolist()
+
+
+def test_the_first_note_is_struck_soon_and_no_pause_is_long() -> None:
+    drafts = Drafts([wish(60)], PLANS)
+    assert shifts_ms(drafts) == on_grid(0, 500)
+    strike(drafts, np.array([[10, 30, 15, len(DURATION_MS) - 1]], dtype=np.uint8))
+    assert shifts_ms(drafts) == on_grid(0, 2000)  # however long it sounds
+
+
+@pytest.mark.parametrize("left_ms", [5000, 2400, 2250, 300, 260, 250, 240, 20])
+@pytest.mark.parametrize("duration", [0, 40, len(DURATION_MS) - 1])
+def test_a_key_is_struck_while_it_can_sound_and_the_end_is_near_the_last_release(left_ms: int, duration: int) -> None:
+    drafts = Drafts([wish(60)], PLANS)
+    drafts.onset_ms[:] = 60_000 - left_ms
+    strike(drafts, np.array([[0, 30, 15, duration]], dtype=np.uint8))
+    strikes = on_grid(0, min(2000, left_ms - 250))
+    ends = on_grid(left_ms - 249, 8000) if left_ms - DURATION_MS[duration] <= 3000 else []
+    assert shifts_ms(drafts) == strikes + ends
+    assert strikes + ends
+
+
+def test_a_note_struck_again_sounds_no_longer() -> None:
+    drafts = Drafts([wish(60)], PLANS)
+    drafts.onset_ms[:] = 60_000 - 4000
+    strike(drafts, np.array([[0, 30, 15, len(DURATION_MS) - 1]], dtype=np.uint8))
+    assert shifts_ms(drafts)[-1] == 8000  # beyond the end
+    strike(drafts, np.array([[10, 30, 15, 0]], dtype=np.uint8))
+    assert shifts_ms(drafts)[-1] == 2000
 
 
 def test_drafts_remember_every_note_and_its_time_however_many_there_are() -> None:
-    drafts, notes = Drafts([wish(600), wish(500, 1)], PLANS, NOTHING), random_opening(600)
-    for note in notes:
-        drafts.add(np.stack([note, note]), SHIFT_MS[[note[COLUMN.shift]] * 2])
+    drafts, notes = Drafts([wish(600), wish(500, 1)], PLANS), random_notes(600)
+    strike(drafts, notes)
     onset_ms = SHIFT_MS[notes[:, COLUMN.shift]].cumsum()
     for row, seconds in enumerate((600, 500)):
         assert np.array_equal(drafts.notes[row, 1 : drafts.length], notes)
@@ -306,7 +345,7 @@ def test_drafts_remember_every_note_and_its_time_however_many_there_are() -> Non
 def reference(model: Composer, one: Wish, sample: SampleSettings) -> tuple[Piece, int]:
     """The piece drawn without a cache, everything read anew for each note; and how many notes it had."""
     context = model.settings.context_notes
-    drafts, first = Drafts([one], PLANS, NOTHING), 0
+    drafts, first = Drafts([one], PLANS), 0
     while True:
         if drafts.length - first > context:
             first = drafts.length - context // 2
@@ -319,7 +358,7 @@ def reference(model: Composer, one: Wish, sample: SampleSettings) -> tuple[Piece
             note, ended = draw_note(reader, drafts, sample)
         if ended[0]:
             piece = decode(drafts.notes[0, 1 : drafts.length], spread_seed=one.seed)
-            return fit(piece, one.seconds), drafts.length - 1
+            return ring(piece, round(one.seconds * 1000)), drafts.length - 1
         drafts.add(note, SHIFT_MS[note[:, COLUMN.shift]])
 
 
@@ -356,7 +395,7 @@ def test_memory_is_constant_and_only_shrinks_as_pieces_end(
 
 
 def test_a_plan_is_one_typical_of_the_emotion_and_is_renewed_when_its_time_is_over() -> None:
-    drafts = Drafts([wish(200, seed, "calm") for seed in range(20)], PLANS, NOTHING)
+    drafts = Drafts([wish(200, seed, "calm") for seed in range(20)], PLANS)
     own = PLANS.typical()["calm"]
     note, eight_s = np.full((20, 4), 30), np.full(20, 8000)
     plans = []
@@ -372,7 +411,7 @@ def test_a_plan_is_one_typical_of_the_emotion_and_is_renewed_when_its_time_is_ov
 
 
 def test_a_piece_keeps_its_harmony_through_all_passages() -> None:
-    drafts = Drafts([wish(200, seed, "calm") for seed in range(20)], PLANS, NOTHING)
+    drafts = Drafts([wish(200, seed, "calm") for seed in range(20)], PLANS)
     drafts.renew_plans()
     first = drafts.plan.copy()
     drafts.onset_ms += 40_000
@@ -383,7 +422,7 @@ def test_a_piece_keeps_its_harmony_through_all_passages() -> None:
 
 @pytest.mark.parametrize("mode", [-0.2, 0.2])
 def test_where_the_mode_is_given_the_harmony_is_of_a_clip_that_has_it(mode: float) -> None:
-    drafts = Drafts([wish(30, seed, "calm", mode=mode) for seed in range(200)], PLANS, NOTHING)
+    drafts = Drafts([wish(30, seed, "calm", mode=mode) for seed in range(200)], PLANS)
     drafts.renew_plans()
     own = PLANS.typical()["calm"]
     near = np.abs(own[:, ENTRIES.index("mode")] * PLANS.sd[5] + PLANS.mean[5] - mode).argsort()[:NEAREST]
@@ -392,7 +431,7 @@ def test_where_the_mode_is_given_the_harmony_is_of_a_clip_that_has_it(mode: floa
 
 
 def test_where_the_key_is_given_the_harmony_of_every_passage_is_in_it() -> None:
-    drafts = Drafts([replace(wish(200, seed, mode=-0.2), tonic=9) for seed in range(20)], PLANS, NOTHING)
+    drafts = Drafts([replace(wish(200, seed, mode=-0.2), tonic=9) for seed in range(20)], PLANS)
     for _ in range(2):
         drafts.renew_plans()
         raw = drafts.plan * np.array(PLANS.sd) + np.array(PLANS.mean)
@@ -402,7 +441,8 @@ def test_where_the_key_is_given_the_harmony_of_every_passage_is_in_it() -> None:
 
 def test_after_a_long_opening_a_plan_holds_as_long_as_any() -> None:
     opening = np.tile(np.array([[144, 30, 10, 30]], dtype=np.uint8), (12, 1))  # 96 s
-    drafts = Drafts([wish(200, seed) for seed in range(20)], PLANS, opening)
+    drafts = Drafts([wish(200, seed) for seed in range(20)], PLANS)
+    strike(drafts, opening)
     drafts.renew_plans()
     first = drafts.plan.copy()
     drafts.add(np.full((20, 4), 30), np.full(20, 8000))
@@ -412,7 +452,7 @@ def test_after_a_long_opening_a_plan_holds_as_long_as_any() -> None:
 
 def test_pins_take_their_places_in_every_plan_standardised() -> None:
     pins = {"density": math.log(3), "mode": -0.2}
-    drafts = Drafts([wish(100, seed, **pins) for seed in range(5)], PLANS, NOTHING)
+    drafts = Drafts([wish(100, seed, **pins) for seed in range(5)], PLANS)
     for _ in range(2):
         drafts.renew_plans()
         for name, value in pins.items():
@@ -424,14 +464,14 @@ def test_pins_take_their_places_in_every_plan_standardised() -> None:
 
 def test_an_emotion_without_plans_has_an_unknown_one_but_for_the_pins() -> None:
     bare = PLANS.model_copy(update={"by_emotion": {}})
-    drafts = Drafts([wish(pitch=60.0)], bare, NOTHING)
+    drafts = Drafts([wish(pitch=60.0)], bare)
     drafts.renew_plans()
     assert np.isnan(drafts.plan[0]).tolist() == [name != "pitch" for name in ENTRIES]
 
 
 def test_a_mixture_draws_plans_of_its_emotions_in_their_proportions() -> None:
     mixture = {"happy": 0.75, "calm": 0.25}
-    drafts = Drafts([Wish(mixture, 10, seed, {}) for seed in range(400)], PLANS, NOTHING)
+    drafts = Drafts([Wish(mixture, 10, seed, {}) for seed in range(400)], PLANS)
     drafts.renew_plans()
     assert drafts.emotion[7].tolist() == [mixture.get(name, 0) for name in EMOTIONS]
     share = {
@@ -528,27 +568,18 @@ def test_rows_are_drawn_each_by_itself() -> None:
     assert together.tolist() == alone
 
 
-@pytest.mark.parametrize("share", [0.9, 0.97, 0.985, 0.999, 1.0, 1.001, 1.019, 1.03, 1.3])
-def test_fit_ends_at_the_second_and_stretches_by_two_percent_at_most(share: float) -> None:
-    loose = Piece.of([0, 1000, 2500, 8000, 9400], [60, 64, 67, 72, 76], [64] * 5, [800, 1200, 3000, 1700, 600])
-    piece = fit(loose, loose.end_ms * share / 1000)
-    assert piece.end_ms == round(loose.end_ms * share)
-    factor = min(max(share, 0.98), 1.02)
-    inside = np.rint(loose.onset_ms * factor) <= piece.end_ms - RING_MS  # later notes would hardly sound
-    assert piece.onset_ms == pytest.approx(loose.onset_ms[inside] * factor, abs=1)
-    assert piece.duration_ms[:3] == pytest.approx(loose.duration_ms[:3] * factor, abs=1)
-
-
-def test_fit_lets_the_last_sound_ring_to_the_end_and_no_other() -> None:
-    piece = fit(Piece.of([0, 900, 900, 1000], [60, 64, 67, 72], [64] * 4, [1640, 900, 1000, 700]), 10)
-    release_ms = piece.onset_ms + piece.duration_ms
+def test_the_last_sound_rings_to_the_end_and_no_other() -> None:
+    loose = Piece.of([0, 900, 900, 1000], [60, 64, 67, 72], [64] * 4, [1649, 750, 1000, 700])
+    piece = ring(loose, 10_000)
     assert RING_MS == 250
-    assert release_ms.tolist() == [1673, 10_000, 10_000, 10_000]
+    assert (piece.onset_ms + piece.duration_ms).tolist() == [1649, 10_000, 10_000, 10_000]
+    assert piece.onset_ms.tolist() == loose.onset_ms.tolist()
 
 
-def test_fit_leaves_a_piece_of_the_right_length_alone() -> None:
+def test_what_sounds_beyond_the_end_is_released_there_and_what_ends_there_is_left_alone() -> None:
     exact = Piece.of([0, 500, 900], [60, 64, 67], [64, 70, 80], [800, 100, 9100])
-    assert is_same(fit(exact, 10), exact)
+    assert is_same(ring(exact, 10_000), exact)
+    assert is_same(ring(Piece.of([0, 500, 900], [60, 64, 67], [64, 70, 80], [800, 100, 9800]), 10_000), exact)
 
 
 def test_the_notes_of_a_chord_are_spread_by_a_few_milliseconds(pieces: Mapping[float, Piece]) -> None:
@@ -565,7 +596,8 @@ def test_every_size_of_id_fits_the_bytes_it_is_kept_in() -> None:
 
 def drafts_of(notes: Tokens, planned: npt.ArrayLike, begins: int = 1) -> Drafts:
     """Two drafts that have played the same notes of a passage, which begins at that row."""
-    drafts = Drafts([wish(60), wish(60, 1)], PLANS, notes)
+    drafts = Drafts([wish(60), wish(60, 1)], PLANS)
+    strike(drafts, notes)
     drafts.planned[:] = planned
     drafts.plan = drafts.planned.copy()
     drafts.plan_from[:] = begins
@@ -613,15 +645,8 @@ def test_where_a_passage_lacks_density_short_shifts_are_favoured_and_long_ones_w
     assert not drafts.pull(COLUMN.duration).any()
 
 
-def test_fit_leaves_out_what_would_be_struck_too_late_to_sound() -> None:
-    piece = fit(Piece.of([0, 500, 9700, 9751, 9990], [60, 64, 67, 72, 76], [64] * 5, [800, 100, 300, 249, 10]), 10)
-    assert piece.onset_ms.tolist() == [0, 500, 9700]
-    assert piece.end_ms == 10_000
-    assert len(fit(Piece.of([10], [60], [64], [20]), 0.03)) == 1  # but never all of a piece
-
-
 def test_a_note_struck_again_counts_as_long_as_it_was_held() -> None:
-    drafts = Drafts([wish(30)], PLANS, NOTHING)
+    drafts = Drafts([wish(30)], PLANS)
     long = int(np.flatnonzero(DURATION_MS >= 4000)[0])
     for pitch, shift in ((40, 10), (44, 10), (40, 20)):  # the first key again after the shifts of two notes
         note = np.array([[shift, pitch, 20, long]])

@@ -15,7 +15,6 @@ from emogen.composing.parallel import Tell, compose_all, workers_for
 from emogen.composing.wish import Wish
 from emogen.errors import EmogenError
 from emogen.music.notes import Piece
-from emogen.music.tokens import COLUMN, Tokens, encode
 from emogen.settings import SampleSettings
 from emogen.system import processes
 from tests import tiny
@@ -29,7 +28,7 @@ def ignore(seconds: float) -> None:
     """Nobody asks how far it is."""
 
 
-def composing(opening: Tokens | None, wishes: Sequence[Wish], tell: Tell) -> list[Piece]:
+def composing(opening: Piece | None, wishes: Sequence[Wish], tell: Tell) -> list[Piece]:
     return generate(tiny.in_numpy(tiny.composer()), PLANS, wishes, SAMPLE, opening, tell)
 
 
@@ -55,8 +54,7 @@ def test_several_processes_make_the_pieces_that_one_makes(
 ) -> None:
     monkeypatch.setattr(parallel, "CONTEXT", multiprocessing.get_context(start))
     monkeypatch.setattr("emogen.system.processes.CONTEXT", multiprocessing.get_context(start))
-    wishes, opening, told = [wish(5 + seed, seed) for seed in range(7)], encode(random_piece(1, 1)), list[float]()
-    opening[:, COLUMN.duration] = 20
+    wishes, opening, told = [wish(5 + seed, seed) for seed in range(7)], random_piece(1, 1).crop(0, 2000), list[float]()
     alone = list(compose_all(partial(composing, opening), wishes, 1, ignore))
     monkeypatch.setattr(parallel, "partial", None)  # this process composes no more
     together = list(compose_all(partial(composing, opening), wishes, 2, told.append))

@@ -1,13 +1,14 @@
 """Generation: notes drawn one after the other while the time remaining counts down.
 
 All pieces of a call are one batch; after n steps each has n notes. The countdown is a condition of the model, so it
-aims its ending; a few rules of the keyboard and the clock keep every draw possible; ``fit`` closes what is left. (Above
-300 lines: whoever changes how notes are drawn finds all of it here.)
+aims its ending; a few rules of the keyboard and the clock keep every draw possible; the last sound rings to the exact
+end. (Above 300 lines: whoever changes how notes are drawn finds all of it here.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,19 +19,22 @@ from emogen.emotion import EMOTIONS
 from emogen.model.numpy_network import NumpyComposer, NumpyReader
 from emogen.music.notes import LOWEST_KEY, Ints, Piece
 from emogen.music.plan import ENTRIES, HARMONY, PlanTable, measure
-from emogen.music.tokens import COLUMN, DURATION_MS, NO_NOTE, SHIFT_MS, SIZES, Tokens, decode, nearest
+from emogen.music.tokens import COLUMN, DURATION_MS, NO_NOTE, SHIFT_MS, SIZES, chords, decode, encode, nearest
 from emogen.settings import SampleSettings
 
 if TYPE_CHECKING:
     from emogen.model.network import Composer, Reader
 
-SILENCE_MS = 2900
-"""No note is drawn after a longer silence; with what ``fit`` may add it stays below 3 s."""
 PAUSE_MS = 2000
-"""Onsets are no further apart but before the end; in real clips one time in 500 is longer. Without it a model now and
-then takes a long note for the end of its song, and waits for seconds."""
+"""Longest time between two onsets; in real clips one in 500 is longer. Without it a model now and then takes a long
+note for the end of its song, and waits for seconds."""
+LAST_SILENCE_MS = 3000
+"""Longest time from the last release to the end of a piece: by that the last sound rings longer than it was drawn. Of
+72 pieces (10 to 60 s) the median was 10 to 25 ms, the longest 2.3 s."""
+LAST_STRIKE_MS = 250
+"""A shift that lands within this time before the end of a piece ends it: what is struck there would hardly sound."""
 BEGIN_MS = 500
-"""A piece's first note is struck at the latest here."""
+"""Latest onset of a piece's first note."""
 AS_LEARNT = SampleSettings(temperature=1, top_p=1, top_k=0, min_p=0)
 """How all but pitches are drawn, whatever is set: truncated, rhythm collapses into "now" and notes grow short."""
 PLAN_S = 40.0
@@ -45,17 +49,16 @@ density by each halving (of their time and 50 ms); times the guidance."""
 DENSITY, SHORTNESS = ENTRIES.index("density"), -np.log2(SHIFT_MS + 50, dtype=np.float32)
 OF_KEY = HARMONY.start + (np.arange(SIZES[COLUMN.pitch]) + LOWEST_KEY) % 12
 """The plan entry of each key's pitch class, (88,)."""
-FIT = 0.02
-"""Largest share by which a finished piece is stretched or pressed to its length."""
 RING_MS = 250
-"""Notes released within so long before a piece's end make its last sound, which rings to the exact end."""
+"""Notes released within this time before the last release are the last sound, which rings to the exact end."""
 
 
 class Drafts:
     """B pieces being drawn: their notes so far, their clocks, and what the rules need to know. Rows leave when done."""
 
-    def __init__(self, wishes: Sequence[Wish], plans: PlanTable, opening: Tokens) -> None:
+    def __init__(self, wishes: Sequence[Wish], plans: PlanTable, opening: Piece | None = None) -> None:
         rows = len(wishes)
+        self.opening = opening
         self.wishes, self.plans, self.typical = wishes, plans, plans.typical()
         self.row = np.arange(rows)
         """Which wish (B,) each draft is for."""
@@ -84,11 +87,39 @@ class Drafts:
         """Which of ``notes`` each key (B, 88) played last."""
         self.pitch = np.full(rows, NO_NOTE[COLUMN.pitch])
         self.add(np.full((rows, 4), NO_NOTE), np.zeros(rows, dtype=np.int64))
-        for note in opening:
-            self.add(np.tile(note, (rows, 1)), SHIFT_MS[np.full(rows, note[COLUMN.shift])])
+        if opening is not None:
+            self._begin_with(opening)
+        self.drawn_from, self.drawn_from_ms = self.length, int(self.onset_ms.max(initial=0))
+        """The first note that is drawn and not given, and the onset from which its shift counts."""
+
+    def _begin_with(self, opening: Piece) -> None:
+        """Every draft begins with the same notes. The clock follows their onsets, of which tokens know a grid only."""
+        notes, number = encode(opening), chords(opening.onset_ms)
+        chord_ms = opening.onset_ms[np.flatnonzero(np.diff(number, prepend=-1))]
+        begins_chord = notes[:, COLUMN.shift] > 0
+        begins_chord[:1] = True
+        onset_ms = chord_ms[begins_chord.cumsum() - 1]
+        for note, shift_ms in zip(notes, np.diff(onset_ms, prepend=0), strict=True):
+            self.add(np.tile(note, (len(self), 1)), np.full(len(self), shift_ms))
 
     def __len__(self) -> int:
         return len(self.row)
+
+    def ends(self, shift_ms: Ints) -> npt.NDArray[np.bool_]:
+        """Whether each draft would end with shifts (N,) or (B, 1), as (B, N): they land too late for a sound."""
+        return self.onset_ms[:, None] + shift_ms > self.end_ms[:, None] - LAST_STRIKE_MS
+
+    def piece(self, row: int) -> Piece:
+        """What a draft has become: its opening just as it was given, then the notes drawn, which ring to the end."""
+        drawn = decode(self.notes[row, self.drawn_from : self.length], spread_seed=self.wishes[self.row[row]].seed)
+        drawn = replace(drawn, onset_ms=drawn.onset_ms + self.drawn_from_ms)
+        end_ms = int(self.end_ms[row])
+        if self.opening is None:
+            return ring(drawn, end_ms)
+        if not len(drawn):
+            return ring(self.opening, end_ms)
+        parts = zip(self.opening.columns, ring(drawn, end_ms).columns, strict=True)
+        return Piece.of(*map(np.concatenate, parts))
 
     def add(self, note: npt.NDArray[np.integer], shift_ms: Ints) -> None:
         """One more note (B, 4) for each draft."""
@@ -170,16 +201,16 @@ class Drafts:
     def possible(self, family: int, shift: Ints) -> npt.NDArray[np.bool_]:
         """Which ids (B, size) of a family each draft may draw, its shift (B,) known: what a hand and the clock allow.
 
-        No long silence or pause; no chord above the highest key; in a chord, pitches above the note before; durations
-        that end with the piece or before (the shortest in any case). A shift that reaches the end of the piece ends
-        it; that is a draw like any other.
+        No long pause or silence; no chord above the highest key; in a chord, pitches above the note before; durations
+        that end with the piece or before. A shift that ends the piece is a draw like any other.
         """
         possible = np.ones((len(self), SIZES[family]), dtype=bool)
         if family == COLUMN.shift:
-            sounds_ms = np.maximum(self.release_ms.max(axis=1) - self.onset_ms, 0)
-            longest_ms = np.where(self.pitch == NO_NOTE[COLUMN.pitch], BEGIN_MS, sounds_ms + SILENCE_MS)
-            ends = (self.end_ms - self.onset_ms)[:, None] <= SHIFT_MS
-            possible = (longest_ms[:, None] >= SHIFT_MS) & (ends | (SHIFT_MS <= PAUSE_MS))
+            is_first = self.pitch == NO_NOTE[COLUMN.pitch]
+            released_ms = np.maximum(self.release_ms.max(axis=1), self.onset_ms)
+            may_end = ~is_first & (self.end_ms - released_ms <= LAST_SILENCE_MS)
+            soon = np.where(is_first, BEGIN_MS, PAUSE_MS)[:, None] >= SHIFT_MS
+            possible = np.where(self.ends(SHIFT_MS), may_end[:, None], soon)
             possible[:, 0] &= self.pitch != SIZES[COLUMN.pitch] - 1
         elif family == COLUMN.pitch:
             in_chord = (shift == 0) & (self.pitch < NO_NOTE[COLUMN.pitch])
@@ -195,16 +226,16 @@ def generate(
     plans: PlanTable,
     wishes: Sequence[Wish],
     sample: SampleSettings,
-    opening: Tokens | None = None,
+    opening: Piece | None = None,
     tell: Callable[[float], None] = lambda seconds: None,
 ) -> list[Piece]:  # six: the network and its plans, the wishes, how to draw, what to begin with, who is told
     """A piece for each wish, of exactly its length, all drawn as one batch.
 
     Args:
-        opening: notes (N, 4) that every piece begins with; they must end before the shortest wish does.
+        opening: notes that every piece begins with; they must end before the shortest wish does.
         tell: called after each note with the seconds of music composed so far, over all pieces.
     """
-    drafts = Drafts(wishes, plans, np.zeros((0, 4), dtype=np.uint8) if opening is None else opening)
+    drafts = Drafts(wishes, plans, opening)
     guided = sample.guidance != 1
     reader = network.reader(len(drafts) * (2 if guided else 1))
     unread = drafts.length
@@ -220,11 +251,9 @@ def generate(
         note, ended = draw_note(reader, drafts, sample)
         unread = 1
         if ended.any():
-            for row in np.flatnonzero(ended):
-                wish = wishes[drafts.row[row]]
-                piece = decode(drafts.notes[row, 1 : drafts.length], spread_seed=wish.seed)
-                done[int(drafts.row[row])] = fit(piece, wish.seconds)
-                done_s += wish.seconds
+            for row in np.flatnonzero(ended).tolist():
+                done[int(drafts.row[row])] = drafts.piece(row)
+                done_s += wishes[drafts.row[row]].seconds
             kept = np.flatnonzero(~ended)
             drafts.keep(kept)
             reader.keep(np.concatenate([kept, kept + len(ended)]) if guided else kept)
@@ -257,7 +286,7 @@ def read(reader: Reader | NumpyReader, drafts: Drafts, unread: int, guided: bool
 def draw_note(
     reader: Reader | NumpyReader, drafts: Drafts, sample: SampleSettings
 ) -> tuple[Ints, npt.NDArray[np.bool_]]:
-    """The next note (B, 4) of each draft, family by family, and whether (B,) it would lie beyond the piece's end."""
+    """The next note (B, 4) of each draft, family by family, and whether (B,) it ends the piece instead."""
     chance = np.array([1 - rng.random(4) for rng in drafts.rngs])  # (B, 4), in (0, 1]
     rows, guided = len(drafts), sample.guidance != 1
     note = np.zeros((rows, 4), dtype=np.int64)
@@ -271,7 +300,7 @@ def draw_note(
         drawn = draw(logits, drafts.possible(family, note[:, COLUMN.shift]), chance[:, family], rule)
         note[:, family] = drawn
         if family == COLUMN.shift:
-            ended = drafts.onset_ms + SHIFT_MS[drawn] >= drafts.end_ms
+            ended = drafts.ends(SHIFT_MS[drawn][:, None])[:, 0]
         if family < 3:
             reader.see(family, np.concatenate([drawn, drawn]) if guided else drawn)
     return note, ended
@@ -304,15 +333,8 @@ def draw(
     return (reached < chance[:, None] * reached[:, -1:]).sum(-1)
 
 
-def fit(piece: Piece, seconds: float) -> Piece:
-    """The piece, released at exactly ``seconds``: stretched by at most FIT; then its last sound rings on.
-
-    What would be struck too late to sound, within RING_MS of the end, is left out.
-    """
-    end_ms = round(seconds * 1000)
-    piece = piece.stretch(float(np.clip(end_ms / piece.end_ms, 1 - FIT, 1 + FIT)))
-    sounds = piece.onset_ms <= max(piece.onset_ms[0], end_ms - RING_MS)
-    onset_ms, pitch, velocity = piece.onset_ms[sounds], piece.pitch[sounds], piece.velocity[sounds]
-    release_ms = np.minimum(onset_ms + piece.duration_ms[sounds], end_ms)
+def ring(piece: Piece, end_ms: int) -> Piece:
+    """The piece, of which nothing sounds beyond ``end_ms`` and the last sound to exactly there."""
+    release_ms = np.minimum(piece.onset_ms + piece.duration_ms, end_ms)
     release_ms[release_ms >= release_ms.max() - RING_MS] = end_ms
-    return Piece.of(onset_ms, pitch, velocity, release_ms - onset_ms)
+    return Piece.of(piece.onset_ms, piece.pitch, piece.velocity, release_ms - piece.onset_ms)

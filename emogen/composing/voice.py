@@ -18,7 +18,7 @@ from emogen.composing.generate import generate
 from emogen.composing.parallel import Compose, Tell, compose_all, workers_for
 from emogen.composing.piece import Piece
 from emogen.composing.provenance import made_by
-from emogen.composing.wish import Wish, opening_of
+from emogen.composing.wish import Wish, check_prime
 from emogen.emotion import suggest
 from emogen.errors import EmogenError, UsageError, whole_number
 from emogen.model.checkpoint import Meta, plans_of, read_meta
@@ -26,7 +26,6 @@ from emogen.model.numpy_network import NumpyComposer
 from emogen.model.opening import open_network
 from emogen.music.notes import Piece as Notes
 from emogen.music.plan import PlanTable
-from emogen.music.tokens import Tokens
 from emogen.settings import SampleSettings
 from emogen.system.devices import default_threads, is_out_of_memory, threads
 from emogen.training.shelf import label, resolve
@@ -208,17 +207,21 @@ class Voice:
         Args:
             wishes: what the pieces shall be.
             sample: how notes are drawn, and where; the defaults if None.
-            prime: music that every piece begins with, see ``wish.opening_of``.
+            prime: music that every piece begins with, note for note; it ends a second before the shortest wish.
             tell: called now and then with the seconds of music composed so far, over all pieces.
 
         Raises:
-            EmogenError: as ``network`` and ``opening_of``, at once; or, later, memory is too small.
+            EmogenError: as ``network`` and ``check_prime``, at once; or, later, memory is too small.
         """
         sample = sample or SampleSettings()
-        opening, name = None, ""
-        if prime is not None:
-            music, name = (Piece.read(prime), prime.name) if isinstance(prime, Path) else (prime, f"{len(prime)} notes")
-            opening = opening_of(music, min(wish.seconds for wish in wishes), f"the prime ({name})")
+        opening: Notes | None = None
+        name = ""
+        if isinstance(prime, Path):
+            opening, name = Piece.read(prime), prime.name
+        elif prime is not None:
+            opening, name = prime, f"{len(prime)} notes"
+        if opening is not None:
+            check_prime(opening, min(wish.seconds for wish in wishes), f"the prime ({name})")
         network = self.network(sample)
         in_torch = not isinstance(network, NumpyComposer) or sample.precision == "int8"
         cores = min(sample.threads, os.cpu_count() or 1)
@@ -258,7 +261,7 @@ def _compose(
     network: Composer | NumpyComposer,
     plans: PlanTable,
     sample: SampleSettings,
-    opening: Tokens | None,
+    opening: Notes | None,
     wishes: Sequence[Wish],
     tell: Tell,
 ) -> list[Notes]:

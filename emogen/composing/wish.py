@@ -13,7 +13,6 @@ from emogen.errors import UsageError, check_range, whole_number
 
 if TYPE_CHECKING:
     from emogen.music.notes import Piece
-    from emogen.music.tokens import Tokens
 
 MODE_FIT = {"major": 0.2, "minor": -0.2}
 """The plan's entry for a mode, see ``measures.mode_fit``: about the mean of clips that clearly have it."""
@@ -107,16 +106,12 @@ def _key(key: str | None, mode: str | None) -> tuple[int | None, str | None]:
     return (natural + {"": 0, "#": 1, "b": -1}[accidental.lower()]) % 12, own
 
 
-def opening_of(prime: Piece, seconds: float, name: str = "the prime") -> Tokens:
-    """The tokens (N, 4) of what a piece of that length begins with.
+def check_prime(prime: Piece, seconds: float, name: str = "the prime") -> None:
+    """Refuse what a piece of that length cannot begin with.
 
     Raises:
         UsageError: less than LEAST_AFTER_PRIME_S is left after it; says so by ``name``.
     """
-    from emogen.music.tokens import encode, releases_ms
-
-    opening = encode(prime)
-    end_s = releases_ms(opening).max(initial=0) / 1000
+    end_s = prime.end_ms / 1000
     if end_s > seconds - LEAST_AFTER_PRIME_S:
         raise UsageError(f"{name} lasts {end_s:.1f} s of the {seconds:g} s asked for", "ask for more seconds")
-    return opening

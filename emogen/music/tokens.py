@@ -102,7 +102,7 @@ def encode(piece: Piece) -> Tokens:
     """
     if not len(piece):
         return np.zeros((0, 4), dtype=np.uint8)
-    chord = _chords(piece.onset_ms)
+    chord = chords(piece.onset_ms)
     first = np.flatnonzero(np.diff(chord, prepend=-1))
     order = np.lexsort((-piece.duration_ms, piece.pitch, chord))
     chord, pitch = chord[order], piece.pitch[order]
@@ -120,7 +120,7 @@ def encode(piece: Piece) -> Tokens:
     return tokens
 
 
-def _chords(onset_ms: Ints) -> Ints:
+def chords(onset_ms: Ints) -> Ints:
     """Index (N,) of the chord of each note: a chord holds the notes struck within CHORD_MS of its first note."""
     after = np.searchsorted(onset_ms, onset_ms + CHORD_MS, side="right").tolist()
     starts = []
