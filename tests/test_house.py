@@ -57,7 +57,6 @@ TORCH_WHEN_CALLED = {
     "emogen.system.devices",
     "emogen.model.checkpoint",
     "emogen.model.opening",
-    "emogen.composing.generate",
     "emogen.composing.voice",
     "emogen.cli.train",
     "emogen.cli.generate",

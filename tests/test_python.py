@@ -500,7 +500,7 @@ REFUSED = [
     ({"prime": "nowhere.mid"}, "there is no file nowhere.mid", "looked for "),
     (
         {"prime": Piece.of([0], [60], [64], [4500])},
-        "the prime (1 notes) lasts 4.4 s of the 5 s",
+        "the prime (1 notes) lasts 4.5 s of the 5 s",
         "ask for more seconds",
     ),
 ]

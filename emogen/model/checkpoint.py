@@ -340,7 +340,7 @@ def load_into(model: Composer, path: Path) -> None:
     """Give a network the weights of a checkpoint; plan entries that it does not know have no effect then.
 
     Raises:
-        EmogenError: they cannot be read, or are those of a network of another shape.
+        EmogenError: they cannot be read, are those of a network of another shape, or contain NaN or infinity.
     """
     weights = load_weights(path)
     try:
@@ -361,9 +361,12 @@ def load_numpy(path: Path, meta: Meta) -> NumpyComposer:
 
     weights = load_arrays(path)
     try:
-        return NumpyComposer(meta.model, weights)
+        network = NumpyComposer(meta.model, weights)
     except (LookupError, TypeError, ValueError):
         raise EmogenError(f"the weights of {path} {NO_FIT}", TOO_OLD) from None
+    if not network.is_finite():
+        raise EmogenError(f"the weights of {path} contain NaN or infinity", TAKE_ANOTHER)
+    return network
 
 
 def load_trainer(path: Path) -> dict[str, Any]:

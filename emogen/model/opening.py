@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emogen.errors import EmogenError
-from emogen.model.checkpoint import TAKE_ANOTHER, Meta, check_fits, load_into, load_numpy
+from emogen.model.checkpoint import Meta, check_fits, load_into, load_numpy
 from emogen.model.numpy_network import NumpyComposer
 from emogen.system.devices import pick_device
 
@@ -22,8 +22,8 @@ def open_network(path: Path, meta: Meta, device: str = "cpu", precision: str = "
         precision: as ``SampleSettings.precision``.
 
     Raises:
-        EmogenError: the weights cannot be read, do not fit, or contain NaN or infinity, with which no piece would
-            ever end; the device is not there; int8 elsewhere than on a CPU.
+        EmogenError: the weights cannot be read, do not fit, or are not all finite, and then no piece would ever end;
+            the device is not there; int8 elsewhere than on a CPU.
     """
     on_cpu = device == "cpu" or pick_device(device).type == "cpu"
     if precision == "int8" and not on_cpu:
@@ -31,8 +31,6 @@ def open_network(path: Path, meta: Meta, device: str = "cpu", precision: str = "
             f"precision int8 is for the CPU, not for {pick_device(device)}", "leave it out, or compute on the CPU"
         )
     network = load_numpy(path, meta) if on_cpu else open_in_torch(path, meta, device)
-    if not network.is_finite():
-        raise EmogenError(f"the weights of {path} contain NaN or infinity", TAKE_ANOTHER)
     if precision == "int8" and isinstance(network, NumpyComposer):
         from emogen.model.int8 import shrink
 

@@ -1,0 +1,139 @@
+"""Drafts: pieces while they are drawn, note by note, with their clocks and the keys that are down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from emogen.composing.steering import Steering
+from emogen.composing.wish import Wish
+from emogen.emotion import EMOTIONS
+from emogen.music.notes import Ints, Piece
+from emogen.music.plan import PlanTable
+from emogen.music.tokens import COLUMN, DURATION_MS, NO_NOTE, SIZES, chords, decode, encode, nearest
+
+ROOM = 512
+"""Notes that there is room for at first; it doubles when they are drawn."""
+LAST_STRIKE_MS = 250
+"""A shift that lands within this time before the end of a piece ends it: what is struck there would hardly sound."""
+RING_MS = 250
+"""Notes released within this time before the last release are the last sound, which rings to the exact end."""
+
+
+class Drafts:
+    """B pieces being drawn. After n steps each has n notes; rows leave when their piece is done."""
+
+    BY_ROW = (
+        "row", "end_ms", "emotion", "notes", "remaining_s", "onset_ms", "release_ms", "held", "struck", "pitch",
+    )  # fmt: skip
+    """The arrays with a row per draft."""
+
+    def __init__(
+        self, wishes: Sequence[Wish], plans: PlanTable, opening: Piece | None = None, guidance: float = 1.0
+    ) -> None:
+        """Drafts for wishes, that begin with an opening if there is one.
+
+        Args:
+            guidance: see ``SampleSettings.guidance``.
+        """
+        rows = len(wishes)
+        self.wishes, self.opening, self.guidance = wishes, opening, guidance
+        self.steering = Steering(wishes, plans)
+        self.row = np.arange(rows)
+        """Which wish (B,) each draft is for."""
+        self.end_ms = np.array([round(wish.seconds * 1000) for wish in wishes])
+        self.rngs = [np.random.default_rng(wish.seed) for wish in wishes]
+        self.emotion = np.array([[wish.emotion.get(name, 0) for name in EMOTIONS] for wish in wishes], dtype=np.float32)
+        """The emotion (B, E) as the model takes it."""
+        self.notes = np.zeros((rows, ROOM, 4), dtype=np.uint8)
+        """(B, room, 4), of which the first ``length`` are drawn; note 0 is the silence before the piece."""
+        self.remaining_s = np.zeros((rows, ROOM), dtype=np.float32)
+        """(B, room): at the onset of each of ``notes``."""
+        self.length = 0
+        self.onset_ms = np.zeros(rows, dtype=np.int64)
+        """The onset (B,) of the last note."""
+        self.pitch = np.full(rows, NO_NOTE[COLUMN.pitch])
+        """The last note's pitch (B,), as an id."""
+        self.release_ms = np.zeros((rows, SIZES[COLUMN.pitch]), dtype=np.int64)
+        """When each key (B, 88) is released: striking it again ends the note before."""
+        self.held = self.notes[:, :, COLUMN.duration].copy()
+        """The durations (B, room) that ``notes`` come to have by that, as ids."""
+        self.struck = np.zeros((rows, SIZES[COLUMN.pitch]), dtype=np.int64)
+        """Which of ``notes`` each key (B, 88) played last."""
+        self.add(np.full((rows, 4), NO_NOTE), np.zeros(rows, dtype=np.int64))
+        if opening is not None:
+            self._begin_with(opening)
+        self.drawn_from, self.drawn_from_ms = self.length, int(self.onset_ms.max(initial=0))
+        """The first note that is drawn and not given, and the onset from which its shift counts."""
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def _begin_with(self, opening: Piece) -> None:
+        """Every draft begins with the same notes. The clock follows their onsets, of which tokens know a grid only."""
+        notes, number = encode(opening), chords(opening.onset_ms)
+        chord_ms = opening.onset_ms[np.flatnonzero(np.diff(number, prepend=-1))]
+        begins_chord = notes[:, COLUMN.shift] > 0
+        begins_chord[:1] = True
+        onset_ms = chord_ms[begins_chord.cumsum() - 1]
+        for note, shift_ms in zip(notes, np.diff(onset_ms, prepend=0), strict=True):
+            self.add(np.tile(note, (len(self), 1)), np.full(len(self), shift_ms))
+
+    def add(self, note: npt.NDArray[np.integer], shift_ms: Ints) -> None:
+        """One more note (B, 4) for each draft, ``shift_ms`` (B,) after the last."""
+        if self.length == self.notes.shape[1]:
+            for name in ("notes", "remaining_s", "held"):
+                full = getattr(self, name)
+                setattr(self, name, np.concatenate([full, np.zeros_like(full)], axis=1))
+        self.onset_ms = self.onset_ms + shift_ms
+        self.pitch = note[:, COLUMN.pitch]
+        self.notes[:, self.length] = note
+        self.remaining_s[:, self.length] = (self.end_ms - self.onset_ms) / 1000
+        self.held[:, self.length] = note[:, COLUMN.duration]
+        if self.length:
+            key = np.arange(len(self)), self.pitch
+            again = np.flatnonzero(self.release_ms[key] > self.onset_ms)
+            before = self.struck[key][again]
+            held_s = self.remaining_s[again, before] - self.remaining_s[again, self.length]
+            self.held[again, before] = nearest(DURATION_MS, held_s * 1000)
+            self.release_ms[key] = self.onset_ms + DURATION_MS[note[:, COLUMN.duration]]
+            self.struck[key] = self.length
+        self.length += 1
+
+    def keep(self, rows: Ints) -> None:
+        """Go on with some of the drafts (indices) only."""
+        for name in self.BY_ROW:
+            setattr(self, name, getattr(self, name)[rows])
+        self.rngs = [self.rngs[row] for row in rows]
+        self.steering.keep(rows)
+
+    def steer(self) -> None:
+        """Give the passages their plans, and ask for what they lack of them."""
+        self.steering.renew(self.onset_ms, self.length, self.rngs)
+        self.steering.correct(self.notes, self.held, self.length)
+
+    def ends(self, shift_ms: Ints) -> npt.NDArray[np.bool_]:
+        """Whether each draft would end with shifts (N,) or (B, 1), as (B, N): they land too late for a sound."""
+        return self.onset_ms[:, None] + shift_ms > self.end_ms[:, None] - LAST_STRIKE_MS
+
+    def piece(self, row: int) -> Piece:
+        """What a draft has become: its opening just as it was given, then the notes drawn, which ring to the end."""
+        drawn = decode(self.notes[row, self.drawn_from : self.length], spread_seed=self.wishes[self.row[row]].seed)
+        drawn = replace(drawn, onset_ms=drawn.onset_ms + self.drawn_from_ms)
+        end_ms = int(self.end_ms[row])
+        if self.opening is None:
+            return ring(drawn, end_ms)
+        if not len(drawn):
+            return ring(self.opening, end_ms)
+        parts = zip(self.opening.columns, ring(drawn, end_ms).columns, strict=True)
+        return Piece.of(*map(np.concatenate, parts))
+
+
+def ring(piece: Piece, end_ms: int) -> Piece:
+    """The piece, of which nothing sounds beyond ``end_ms`` and the last sound to exactly there."""
+    release_ms = np.minimum(piece.onset_ms + piece.duration_ms, end_ms)
+    release_ms[release_ms >= release_ms.max() - RING_MS] = end_ms
+    return Piece.of(piece.onset_ms, piece.pitch, piece.velocity, release_ms - piece.onset_ms)

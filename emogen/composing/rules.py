@@ -1,0 +1,112 @@
+"""The rules of drawing: a rule is what is added to the logits, in nats; minus infinity forbids.
+
+RULES holds them all, by family; ``generate`` adds them up. A new rule is a function below, beside its constant and its
+reason, and its name in RULES. Whatever the network wants, together they leave at least one id possible in every draw.
+
+Shapes: B drafts, and the values of the family that a rule is for: 145 shifts, 88 pitches, 95 durations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from emogen.composing.drafts import Drafts
+from emogen.music.notes import LOWEST_KEY, Ints
+from emogen.music.plan import ENTRIES, HARMONY
+from emogen.music.tokens import COLUMN, DURATION_MS, NO_NOTE, SHIFT_MS, SIZES
+
+Nats = npt.NDArray[np.float32]
+Rule = Callable[[Drafts, Ints], Nats]
+"""``rule(drafts, shift)``: what is added to the logits (B, size) of a family. ``shift`` (B,) holds the ids drawn
+already; before the shift is drawn, zeros."""
+
+
+def only(possible: npt.NDArray[np.bool_]) -> Nats:
+    """What forbids all that is not possible."""
+    return np.where(possible, np.float32(0), np.float32(-np.inf))
+
+
+BEGIN_MS = 500
+"""Latest onset of a piece's first note. People expect sound when they press play."""
+
+
+def begins_soon(drafts: Drafts, shift: Ints) -> Nats:
+    """A piece has a first note, and soon."""
+    begun = (drafts.pitch != NO_NOTE[COLUMN.pitch])[:, None]
+    return only(begun | (SHIFT_MS <= BEGIN_MS) & ~drafts.ends(SHIFT_MS))
+
+
+PAUSE_MS = 2000
+"""Longest time between two onsets; in real clips one in 500 is longer. Without it a model now and then takes a long
+note for the end of its song, and waits for seconds: 14 of 36 pieces had a pause above 2.9 s (benchmarks/recipe.md)."""
+
+
+def pauses_briefly(drafts: Drafts, shift: Ints) -> Nats:
+    """No onset but the end of the piece is far from the one before."""
+    return only((SHIFT_MS <= PAUSE_MS) | drafts.ends(SHIFT_MS))
+
+
+LAST_SILENCE_MS = 3000
+"""Longest time from the last release to the end of a piece: by that the last sound rings longer than it was drawn. Of
+72 pieces (10 to 60 s) the median was 10 to 25 ms, the longest 2.3 s."""
+
+
+def ends_near_its_last_sound(drafts: Drafts, shift: Ints) -> Nats:
+    """A piece does not end long after its last sound."""
+    released_ms = np.maximum(drafts.release_ms.max(axis=1), drafts.onset_ms)
+    near = drafts.end_ms - released_ms <= LAST_SILENCE_MS
+    return only(near[:, None] | ~drafts.ends(SHIFT_MS))
+
+
+def leaves_the_highest_key(drafts: Drafts, shift: Ints) -> Nats:
+    """A chord whose last note is the piano's highest goes no further: its notes come from bass to top."""
+    is_highest = (drafts.pitch == SIZES[COLUMN.pitch] - 1)[:, None]
+    return only(~is_highest | (SHIFT_MS > 0))
+
+
+def rises_in_a_chord(drafts: Drafts, shift: Ints) -> Nats:
+    """In a chord each pitch is above the one before, as ``tokens.encode`` orders them."""
+    in_chord = (shift == 0) & (drafts.pitch < NO_NOTE[COLUMN.pitch])
+    below = np.where(in_chord, drafts.pitch.astype(int), -1)
+    return only(np.arange(SIZES[COLUMN.pitch]) > below[:, None])
+
+
+def is_released_in_time(drafts: Drafts, shift: Ints) -> Nats:
+    """A note ends with the piece or before; of a shift that ends the piece the shortest is drawn, and not used."""
+    left_ms = drafts.end_ms - drafts.onset_ms - SHIFT_MS[shift]
+    return only(np.maximum(left_ms, DURATION_MS[0])[:, None] >= DURATION_MS)
+
+
+DENSITY_PULL = 0.1
+"""Nats for each SD of density that a passage lacks, by each halving of a shift and 50 ms; times the guidance. With it,
+and with notes struck again counted as long as they were held, the density of a quadrant's pieces was .82 to 1.04 of
+that of real clips, before .76 to 1.26 (rows 2 and 3 of the table in benchmarks/recipe.md)."""
+DENSITY, SHORTNESS = ENTRIES.index("density"), -np.log2(SHIFT_MS + 50, dtype=np.float32)
+
+
+def towards_density(drafts: Drafts, shift: Ints) -> Nats:
+    """The fewer notes a passage has against its plan, the likelier are short shifts; told of it, models follow less."""
+    return drafts.guidance * (DENSITY_PULL * drafts.steering.lack[:, DENSITY, None] * SHORTNESS)
+
+
+HARMONY_PULL = 0.15
+"""Nats for each SD that a passage lacks of a pitch class; times the guidance. Chosen without comparison."""
+OF_KEY = HARMONY.start + (np.arange(SIZES[COLUMN.pitch]) + LOWEST_KEY) % 12
+"""The plan entry of each key's pitch class, (88,)."""
+
+
+def towards_harmony(drafts: Drafts, shift: Ints) -> Nats:
+    """The less a passage has of a pitch class against its plan, the likelier are the keys of that class."""
+    return drafts.guidance * (HARMONY_PULL * drafts.steering.lack[:, OF_KEY])
+
+
+RULES: tuple[tuple[Rule, ...], ...] = (
+    (begins_soon, pauses_briefly, ends_near_its_last_sound, leaves_the_highest_key, towards_density),  # shift
+    (rises_in_a_chord, towards_harmony),  # pitch
+    (),  # velocity
+    (is_released_in_time,),  # duration
+)
+"""The rules of each family, in the order of ``tokens.FAMILIES``."""
