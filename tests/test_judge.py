@@ -58,7 +58,7 @@ def test_nothing_is_said_of_pieces_in_which_nothing_happens(fitted: Judge) -> No
     assert fitted.probabilities([]).shape == (0, 4)
 
 
-def test_such_pieces_teach_nothing_either(fitted: Judge) -> None:
+def test_pieces_in_which_nothing_happens_teach_nothing(fitted: Judge) -> None:
     pieces, quadrant = clips(0, 4)
     other = Judge.fit([NOTHING, *pieces, ONE_NOTE], np.array([1, *quadrant, 2]))
     assert (other.probabilities(pieces) == fitted.probabilities(pieces)).all()

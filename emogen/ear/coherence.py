@@ -4,7 +4,8 @@ Each of four disturbances (``KINDS``) breaks one thing and leaves the rest intac
 harmony, the synchrony of the hands. A classifier learns to tell real pieces from such copies by their intervals, the
 movement of their lines, the pitches that occur close together, what returns, and the timing of onsets. A copy is as
 dense, as loud and as high as its original, so these cannot help, and the features leave them out: loudness is ignored,
-pitches are relative to each other, and intervals are shares of their number.
+pitches are relative to each other, and intervals are shares of their number. Bins and limits were set by hand, without
+a recorded comparison; what the score is worth was measured: see ``Coherence.aucs``.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from emogen.ear.classifier import Classifier
+from emogen.ear.windows import chord_starts, windows
 from emogen.music.measures import key_fit
 from emogen.music.notes import HIGHEST_KEY, LOWEST_KEY, Floats, Ints, Piece
-from emogen.music.tokens import CHORD_MS, GRID_MS, decode, encode
+from emogen.music.tokens import CHORD_MS, GRID_MS, on_grid
 
 KINDS = ("shuffled", "detuned", "moved", "slipped")
 DETUNED, MOVED = 0.12, 1 / 3
@@ -28,7 +30,7 @@ SLIP_MS = (60, 300)
 """Range of the delay of a slipped hand: longer than a chord is spread, shorter than most beats."""
 MAJOR_SCALE, MINOR_SCALE = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10)
 
-WINDOW_MS = 15_000
+WINDOW_S = 15
 """Length of the windows in which pieces are heard, so that short and long ones are comparable."""
 MEMORY_NOTES = 64
 """Each note is compared with this many notes before it."""
@@ -86,6 +88,7 @@ def _on_piano(pitch: Ints, other: Ints) -> Ints:
 
 def _apart(piece: Piece, pitch: Ints) -> Ints:
     """``pitch`` (N,), but with the original pitch where two notes of a chord would coincide."""
+    # each onset close to the one before: never fewer notes than a chord of the tokens, so none of these coincide either
     chord = (np.diff(piece.onset_ms, prepend=0) > CHORD_MS).cumsum()
     while True:  # each round restores at least one; the original pitches are distinct
         _, which, count = np.unique(chord * 128 + pitch, return_inverse=True, return_counts=True)
@@ -97,22 +100,18 @@ def _apart(piece: Piece, pitch: Ints) -> Ints:
 
 def features(pieces: Sequence[Piece]) -> Floats:
     """Features (N, F) of pieces with at least one note each: means over their windows."""
-    return np.array([np.mean([_listen(window) for window in _windows(piece)], axis=0) for piece in pieces])
+    return np.array(
+        [
+            np.mean([_of_window(window) for window in windows(on_grid(piece), WINDOW_S, every_s=WINDOW_S)], axis=0)
+            for piece in pieces
+        ]
+    )
 
 
-def _windows(piece: Piece) -> list[Piece]:
-    """Windows that cover a piece from its first onset to its last, each with at least one note."""
-    piece = decode(encode(piece))  # all pieces on one grid, without long silences
-    first, last = int(piece.onset_ms[0]), int(piece.onset_ms[-1]) + 1
-    number = -(-(last - first) // WINDOW_MS)
-    starts_ms = np.linspace(first, last - WINDOW_MS, number).astype(int)  # a single one is ``first``
-    return [piece.crop(start_ms, start_ms + WINDOW_MS) for start_ms in starts_ms.tolist()]
-
-
-def _listen(piece: Piece) -> Floats:
+def _of_window(piece: Piece) -> Floats:
     """Features (F,) of a piece on the grid, where the notes of a chord have one onset."""
     onset, pitch = piece.onset_ms, piece.pitch
-    first = np.flatnonzero(np.diff(onset, prepend=-1))
+    first = chord_starts(piece)
     size = np.diff(first, append=len(piece))  # of each chord
     bottom, top = pitch[first], pitch[first + size - 1]
     before = np.arange(len(piece)) - np.arange(1, MEMORY_NOTES + 1)[:, None]  # (MEMORY_NOTES, N)
@@ -129,9 +128,9 @@ def _listen(piece: Piece) -> Floats:
             _log_shares((pitch - bass)[pitch > bass] % 12, 12),
             _intervals(np.diff(top)),
             _intervals(np.diff(bottom)),
-            *(_harmony(pitch, notes) for notes in RUNS_NOTES),
+            *(_tonality(pitch, notes) for notes in RUNS_NOTES),
             _returns(onset, pitch),
-            _rhythm(np.diff(onset[first])),
+            _timing(np.diff(onset[first])),
             _hands(np.where(upper, gap_ms, -gap_ms)[across]),
         ]
     )
@@ -149,7 +148,7 @@ def _intervals(semitones: Ints) -> Floats:
     return _log_shares(np.where(size < 12, size, 12 + size % 12), 24)
 
 
-def _harmony(pitch: Ints, notes: int) -> Floats:
+def _tonality(pitch: Ints, notes: int) -> Floats:
     """Number of pitch classes and fit of the best key (2,), means over all runs of ``notes`` notes."""
     notes = min(notes, len(pitch))
     total = np.concatenate([np.zeros((1, 12)), np.eye(12)[pitch % 12].cumsum(0)])
@@ -175,7 +174,7 @@ def _returns(onset: Ints, pitch: Ints) -> Floats:
     return np.array([share.max() - share.mean() for share in shares])
 
 
-def _rhythm(gap_ms: Ints) -> Floats:
+def _timing(gap_ms: Ints) -> Floats:
     """Log shares (15,) of the time between chords (C - 1,): against the time before, and against the median."""
     usual_ms = np.median(gap_ms) if len(gap_ms) else 1.0
     octaves = np.abs(np.diff(np.log2(gap_ms)))

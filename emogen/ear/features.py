@@ -6,19 +6,20 @@ onset: so short and long pieces are comparable, and silence around a piece chang
 from the sounding bass, so a transposed piece differs in register only.
 
 What is measured follows the literature on emotion in music (Gabrielsson and Lindström, "The role of structure in the
-musical expression of emotions", 2010): loudness, articulation, tempo, rhythm, register, melody, mode, dissonance.
+musical expression of emotions", 2010): loudness, articulation, tempo, rhythm, register, melody, mode, dissonance. How
+each is cut into numbers (bins, limits, how fast a held note fades, how sharply chords are told apart) was set by hand;
+no comparison with other values is recorded. What the judge is worth as a whole was measured: see ``judge``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import numpy.typing as npt
 
+from emogen.ear.windows import chord_starts, windows
 from emogen.music.measures import key_fit
 from emogen.music.notes import Floats, Ints, Piece
-from emogen.music.tokens import decode, encode
+from emogen.music.tokens import on_grid
 
 WINDOW_S = 12
 FEWEST_CHORDS = 4
@@ -43,26 +44,19 @@ _ECHOES = slice(6, 80)
 
 def hear(piece: Piece) -> Floats:
     """Features (W, F) of the W windows of a piece, named in ``NAMES`` (F,); W is 0 if too little happens."""
-    rows = [np.concatenate([np.ravel(part) for part in _measures(window).values()]) for window in _windows(piece)]
+    heard = on_grid(piece.crop(int(piece.onset_ms[0]), piece.end_ms)) if len(piece) else piece
+    cut = windows(heard, WINDOW_S, every_s=WINDOW_S / 2) if len(piece) else ()
+    rows = [
+        np.concatenate([np.ravel(part) for part in _measures(window).values()])
+        for window in cut
+        if len(chord_starts(window)) >= FEWEST_CHORDS
+    ]
     return np.array(rows, dtype=np.float64).reshape(-1, len(NAMES))
-
-
-def _windows(piece: Piece) -> Iterator[Piece]:
-    """The windows of a piece with at least FEWEST_CHORDS chords."""
-    if not len(piece):
-        return
-    heard = decode(encode(piece.crop(int(piece.onset_ms[0]), piece.end_ms)))
-    length_ms, span_ms = 1000 * WINDOW_S, int(heard.onset_ms[-1]) + 1
-    number = max(-(-2 * span_ms // length_ms) - 1, 1)
-    for start_ms in np.linspace(0, max(span_ms - length_ms, 0), number).astype(int).tolist():
-        window = heard.crop(start_ms, start_ms + length_ms)
-        if len(_chord_starts(window)) >= FEWEST_CHORDS:
-            yield window
 
 
 def _measures(window: Piece) -> dict[str, npt.ArrayLike]:
     """The features of a window by name: numbers and arrays of numbers."""
-    first = _chord_starts(window)
+    first = chord_starts(window)
     last = np.append(first[1:], len(window)) - 1
     return (
         _playing(window, first, last)
@@ -71,11 +65,6 @@ def _measures(window: Piece) -> dict[str, npt.ArrayLike]:
         | _harmony(window, window.pitch[first], window.pitch[last])
         | _sonority(window, first)
     )
-
-
-def _chord_starts(window: Piece) -> Ints:
-    """Index (C,) of the lowest note of each chord."""
-    return np.flatnonzero(np.diff(window.onset_ms, prepend=-1))
 
 
 def _spread(values: npt.ArrayLike) -> Floats:

@@ -16,7 +16,7 @@ from emogen.ear.judge import Judge, Scores, arousal, cross_validate, valence
 from emogen.emotion import EMOTIONS, QUADRANT_OF
 from emogen.errors import EmogenError
 from emogen.music.notes import Piece
-from emogen.music.tokens import decode, encode
+from emogen.music.tokens import decode
 from emogen.system import files
 
 BUNDLED = Path(__file__).with_name("fitted.safetensors")
@@ -76,8 +76,8 @@ class Ear:
         )
 
     def opinions(self, pieces: Iterable[Piece]) -> list[Opinion]:
-        """What is heard in each piece. All are put on the grid of the tokens first, as composed pieces are."""
-        heard = [decode(encode(piece)) for piece in pieces]
+        """What is heard in each piece. Both judges put it on the grid of the tokens, as composed pieces are."""
+        heard = list(pieces)
         return [
             Opinion(
                 quadrant=f"Q{chance.argmax() + 1}",
