@@ -48,7 +48,13 @@ def test_curves_go_where_the_losses_go(tmp_path: Path) -> None:
 
 def test_one_epoch_is_drawn_as_points(tmp_path: Path) -> None:
     draw(log(tmp_path, [epoch(1)]))
-    assert (tmp_path / NAME).stat().st_size > 1000
+    with Image.open(tmp_path / NAME) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    for colour, (left, right) in ((COLOURS[0], (120, 735)), (COLOURS[1], (120, 735)), (COLOURS[3], (900, 1470))):
+        drawn = np.flatnonzero(np.isfinite(columns(pixels, colour, (left, 130, right, 610)))) + left
+        middle = {120: 425, 900: 1185}[left]  # of the chart, from 110 to 740 and from 890 to 1480
+        assert 3 < len(drawn) < 20
+        assert drawn.mean() == pytest.approx(middle, abs=1)
 
 
 def test_a_log_without_learning_rates_is_drawn(tmp_path: Path) -> None:
@@ -67,7 +73,9 @@ def test_a_run_that_went_on_from_further_back_forgets_what_it_left() -> None:
 
 def test_a_loss_that_does_not_change_is_drawn() -> None:
     flat = [epoch(number) | {"valid": 8.0, "valid_by_family": dict.fromkeys(FAMILIES, 2.0)} for number in (1, 2, 3)]
-    assert picture(flat, "run").size == (1600, 900)
+    pixels = np.asarray(picture(flat, "run"))
+    rows = columns(pixels, COLOURS[1], (120, 130, 735, 620))  # valid, drawn over train
+    assert np.ptp(rows) <= 2
 
 
 def test_what_was_there_stays_when_the_log_is_none(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ import torch
 
 from emogen.data.batches import Batch
 from emogen.data.prepare import prepare
+from emogen.emotion import EMOTIONS
 from emogen.model.checkpoint import load_weights
+from emogen.music.plan import ENTRIES
 from emogen.settings import DataSettings
 from emogen.training.distributed import Team
 from emogen.training.shelf import found
@@ -37,7 +39,7 @@ device = "cpu"
 
 def batch(rows: int) -> Batch:
     notes = torch.arange(rows).view(rows, 1, 1).expand(rows, 3, 4)
-    return Batch(notes, torch.zeros(rows, 6), torch.zeros(rows, 6), torch.zeros(rows, 2))
+    return Batch(notes, torch.zeros(rows, len(EMOTIONS)), torch.zeros(rows, len(ENTRIES)), torch.zeros(rows, 2))
 
 
 def test_one_process_is_a_team_that_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +62,9 @@ def test_the_shares_of_a_batch_are_the_batch(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("WORLD_SIZE", "3")
     for rank in range(3):
         monkeypatch.setenv("RANK", str(rank))
-        rows += Team().share(batch(4)).notes[:, 0, 0].tolist()
+        share = Team().share(batch(4))
+        rows += share.notes[:, 0, 0].tolist()
+        assert {len(part) for part in share} == {len(share.notes)}
     assert sorted(rows) == [0, 1, 2, 3]
     monkeypatch.setenv("RANK", "2")
     assert len(Team().share(batch(2)).notes) == 0
