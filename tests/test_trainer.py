@@ -340,6 +340,15 @@ def test_left_to_itself_it_trains_to_the_bit_as_with_the_precision_that_timing_f
     assert [meta.bf16_on_cpu for meta in metas] == [precision == "bf16", None]
 
 
+def test_timing_leaves_no_gradient_and_draws_no_random_number(tmp_path: Path) -> None:
+    trainer = new_trainer(tmp_path, precision="auto", dropout=0.5)
+    before = torch.get_rng_state()
+    trainer.settle(Notebook())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not [weight for weight in trainer.model.parameters() if weight.grad is not None]
+    assert trainer.optimizer.state_dict()["state"] == {}
+
+
 def test_real_timing_leaves_no_trace_in_training(tmp_path: Path) -> None:
     by_itself, notebook = new_trainer(tmp_path / "auto", precision="auto", dropout=0.5), Notebook()
     assert by_itself.learn(notebook)
@@ -424,8 +433,10 @@ def test_more_threads_than_cores_are_not_taken(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(torch, "set_num_threads", taken.append)
     for asked, said in ((0, []), (2, []), (64, ["--threads 64 is more than this machine has cores for: 2 it is"])):
         notebook = Notebook()
-        new_trainer(tmp_path, threads=asked).settle(notebook)
-        assert notebook.said == said
+        trainer = new_trainer(tmp_path, threads=asked)
+        trainer.settle(notebook)
+        trainer.settle(notebook)
+        assert notebook.said == said, "and once"
     assert taken == [1, 2, 2]
 
 
