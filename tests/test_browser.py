@@ -21,6 +21,7 @@ from emogen.sound.render import Sound, small_mp3
 from tests.sounds import sine
 
 pytest.importorskip("soundfile", reason="soundfile makes the sound of the pages")
+pytestmark = pytest.mark.slow
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
 
 PIECE = Piece.of([0, 3000, 4000, 9000], [60, 64, 67, 48], [40, 90, 90, 127], [2000, 1000, 1000, 1000])

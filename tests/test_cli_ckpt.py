@@ -134,8 +134,8 @@ def test_show_tells_everything_with_curves(ckpt: Run) -> None:
     flat = " ".join(out.split())
     assert all(f"{name} {value}" in flat for name, value in meta.train.items())
     loss = meta.history[-1]
-    assert re.fullmatch(rf"{loss.train:.4f} nats a note  [▁-█]{{{meta.epoch}}}", shown["train loss"])
-    assert re.fullmatch(rf"{loss.valid:.4f} nats a note  [▁-█]{{{meta.epoch}}}", shown["valid loss"])
+    assert re.fullmatch(rf"{loss.train:.4f} nats per note  [▁-█]{{{meta.epoch}}}", shown["train loss"])
+    assert re.fullmatch(rf"{loss.valid:.4f} nats per note  [▁-█]{{{meta.epoch}}}", shown["valid loss"])
     assert f"shift {loss.valid_by_family['shift']:.3f}, pitch" in shown["valid by family"]
     assert f"{loss.valid / 4:.4f}" in out
 

@@ -126,6 +126,7 @@ def test_a_corpus_too_small_for_an_ear_is_refused(run: Run, home: Path, monkeypa
     assert not Path("mine.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_an_ear_is_fitted_kept_and_used(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     prepare(dataset(tmp_path / "large", 80), tmp_path / "home/data", DataSettings(workers=1))
     monkeypatch.setenv("EMOGEN_HOME", str(tmp_path / "home"))

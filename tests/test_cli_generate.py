@@ -269,7 +269,7 @@ def test_one_of_many_files_that_exists_stops_them_all(runs: Path, run: Run) -> N
         Path(f"happy_5s_seed{seed}.mid").write_bytes(b"mine")
     code, _, err = run(*FIVE_S, "--count", "4")
     assert code == 1
-    assert err.startswith("error: happy_5s_seed2.mid and 1 more exists already\n")
+    assert err.startswith("error: happy_5s_seed2.mid and 1 more exist already\n")
     assert here() == ["happy_5s_seed2.mid", "happy_5s_seed3.mid"]
 
 

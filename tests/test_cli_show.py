@@ -41,7 +41,7 @@ def test_show_tells_what_a_file_holds_and_what_made_it(run: Run, made: Path) -> 
     assert rows(out) == {
         "file": str(made),
         "length": "5.0 s",
-        "notes": "4, 0.8 a second",
+        "notes": "4, 0.8 per second",
         "key": "C major, 100% of the notes in one scale",
         "velocity": "70 on average",
         "pitch": "66 on average, over 12 semitones",

@@ -127,9 +127,9 @@ def test_training_tells_in_plain_lines_what_it_does_and_what_comes_next(emogen_t
     families = rf"\(shift {number}  pitch {number}  velocity {number}  duration {number}\)"
     assert re.fullmatch(rf"epoch 1/2 batch 1/\d+  loss {number}  [\d,]+ notes/s  \d+ s left", lines[1])
     for epoch, line in enumerate(lines[2:4], 1):
-        pattern = rf"epoch {epoch}/2  train {number}  valid {number} nats a note {families}  \d+ s"
+        pattern = rf"epoch {epoch}/2  train {number}  valid {number} nats per note {families}  \d+ s"
         assert re.fullmatch(pattern, line), line
-    assert re.fullmatch(rf"best: epoch [12], valid {number} nats a note, in runs/main", lines[4])
+    assert re.fullmatch(rf"best: epoch [12], valid {number} nats per note, in runs/main", lines[4])
     assert lines[5:] == ["next: emogen generate --emotion happy --seconds 30"]
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", err)
 
@@ -191,13 +191,13 @@ def test_asking_to_stop_saves_first_and_the_same_command_goes_on_to_the_same_end
         after_steps(patch, 3, ask)
         code, out, err = emogen_train()
     assert (code, out) == (130, "")
-    assert err.splitlines()[-1] == "stopped and saved in epoch 1 after 3 batches; go on with: emogen train"
+    assert err.splitlines()[-1] == "stopped and saved in epoch 1 after 3 batches; resume with: emogen train"
     assert "stopped and saved" in (MAIN / "log.txt").read_text()
     assert names() == ["last_epoch_000_step_00000003"]
     Path("emogen.toml").write_text("[train]\nbatch_size = 64\n")  # the run has its own
     code, _, err = emogen_train()
     assert code == 0
-    assert err.splitlines()[0].endswith("clips of made, going on from last_epoch_000_step_00000003")
+    assert err.splitlines()[0].endswith("clips of made, resuming from last_epoch_000_step_00000003")
     assert epochs_logged() == [1, 2]
     whole, stopped = (load_weights(last(Path("runs") / run)) for run in ("whole", "main"))
     assert all(torch.equal(weight, stopped[name]) for name, weight in whole.items())
@@ -207,7 +207,7 @@ def test_a_second_ctrl_c_interrupts_at_once(emogen_train: Command, monkeypatch: 
     after_steps(monkeypatch, 3, interrupt_twice)
     code, out, err = emogen_train()
     assert (code, out) == (130, "")
-    assert err.splitlines()[-1] == "interrupted; go on from the last save with: emogen train"
+    assert err.splitlines()[-1] == "interrupted; resume from the last save with: emogen train"
     assert "stopped and saved" not in err
     assert names() == []
 
@@ -221,7 +221,7 @@ def test_the_command_to_go_on_with_names_what_is_not_the_default(
         after_steps(patch, 1, interrupt)
         code, _, err = emogen_train(*flags, "--epochs", "1")
     again = f"emogen train --name 'my run' --data other --runs {tmp_path}/there --home {home}"
-    assert (code, err.splitlines()[-1].partition("go on with: ")[2]) == (130, again)
+    assert (code, err.splitlines()[-1].partition("resume with: ")[2]) == (130, again)
     assert emogen_train(*flags)[0] == 0
 
 
@@ -230,7 +230,7 @@ def test_a_finished_run_says_so_and_how_to_train_more(emogen_train: Command) -> 
     before = {path: path.stat().st_mtime_ns for path in (MAIN / "checkpoints").rglob("*")}
     code, out, err = emogen_train()
     assert (code, out) == (0, "")
-    assert err == "run 'main' has all its 2 epochs: emogen train --epochs 52 goes on, --fresh starts anew\n"
+    assert err == "run 'main' has all its 2 epochs: emogen train --epochs 52 continues, --fresh starts over\n"
     assert {path: path.stat().st_mtime_ns for path in (MAIN / "checkpoints").rglob("*")} == before
     assert epochs_logged() == [1, 2]
 
@@ -239,7 +239,7 @@ def test_more_epochs_go_on_after_the_end(emogen_train: Command) -> None:
     trained(emogen_train, "--epochs", "1")
     code, _, err = emogen_train("--epochs", "3")
     assert code == 0
-    assert "going on from last_epoch_001" in err
+    assert "resuming from last_epoch_001" in err
     assert epochs_logged() == [1, 2, 3]
     assert (read_meta(last()).epoch, read_meta(last()).train["epochs"]) == (3, 3)
     assert json.loads((MAIN / "settings.json").read_text())["train"]["epochs"] == 3
@@ -297,7 +297,7 @@ def test_resuming_a_named_checkpoint_sets_the_later_ones_aside(emogen_train: Com
     code, _, err = emogen_train("--resume", "epoch_002")
     assert code == 0
     assert err.splitlines()[0] == f"the checkpoints after epoch_002 are now in {MAIN}/checkpoints/set-aside-1"
-    assert "going on from epoch_002" in err.splitlines()[1]
+    assert "resuming from epoch_002" in err.splitlines()[1]
     assert {"epoch_003", "best_epoch_003"} <= {
         name[:14].rstrip("_") for name in names(MAIN / "checkpoints/set-aside-1")
     }
@@ -326,7 +326,7 @@ REFUSED = [
     ("--resume best_epoch_001_loss_9.0000", 2, ["hold weights only"]),
     ("--resume epoch_01", 1, ["run 'main' has no checkpoint 'epoch_01'", "did you mean 'epoch_001'?"]),
     ("--resume last --name new", 1, ["run 'new' has no checkpoint 'last'", "there are: none"]),
-    ("--resume last --fresh", 2, ["--fresh and --resume cannot both be meant"]),
+    ("--resume last --fresh", 2, ["--fresh and --resume contradict each other"]),
     ("--name a/b", 2, ["'a/b' cannot be the name of a folder"]),
     ("--name ..", 2, ["'..' cannot be the name of a folder"]),
     ("--name=", 2, ["'' cannot be the name of a folder"]),
@@ -509,7 +509,7 @@ def test_patience_stops_early_says_so_and_can_be_lifted(emogen_train: Command, m
     assert "stopped early: no better valid loss for 2 epochs (--patience)\nbest: epoch 1, valid 9.0000" in err
     code, _, err = emogen_train()
     assert code == 0
-    assert err == "run 'main' is out of --patience 2: emogen train --patience 0 goes on, --fresh starts anew\n"
+    assert err == "run 'main' is out of --patience 2: emogen train --patience 0 continues, --fresh starts over\n"
     assert epochs_logged() == [1, 2, 3]
     code, _, err = emogen_train("--patience", "0")
     assert code == 0
@@ -587,7 +587,7 @@ def test_init_begins_another_run_with_a_checkpoint_and_takes_its_shape(emogen_tr
     assert (meta.init, meta.model.d_model, meta.model.dropout) == (f"main/{best.name}", 32, 0.3)
     assert [facts.name for facts in meta.ancestors] == ["made"]
     code, _, err = emogen_train("--name", "tuned", "--init", "main/best", "--epochs", "2")
-    assert (code, "going on from last_epoch_001" in err) == (0, True), err
+    assert (code, "resuming from last_epoch_001" in err) == (0, True), err
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,6 @@ def test_two_processes_train_as_one_and_may_go_on_as_one(tmp_path: Path) -> None
         assert torch.allclose(weights[name], weight, atol=1e-4), name
 
     shutil.copytree(pair, changed)
-    assert "going on from last" in train(changed, home, 1, "--epochs", "3")
-    assert "going on from last" in train(pair, home, 2, "--epochs", "3")
+    assert "resuming from last" in train(changed, home, 1, "--epochs", "3")
+    assert "resuming from last" in train(pair, home, 2, "--epochs", "3")
     assert losses(pair) == pytest.approx(losses(changed), abs=1e-4)

@@ -220,6 +220,20 @@ def test_a_command_speaks_through_the_consoles_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TREES)
+def test_no_function_is_longer_than_60_lines(name: str) -> None:
+    functions = [node for node in ast.walk(TREES[name]) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    lines = {one.name: (one.end_lineno or 0) - one.body[0].lineno + 1 for one in functions}  # parameters do not count
+    assert not {function: length for function, length in lines.items() if length > 60}
+
+
+@pytest.mark.parametrize("name", [name for name in TREES if name.startswith("emogen.cli")])
+def test_commands_make_their_tables_and_bars_in_one_place(name: str) -> None:
+    calls = {ast.unparse(node.func) for node in ast.walk(TREES[name]) if isinstance(node, ast.Call)}
+    assert name == "emogen.cli.console" or "Table" not in calls
+    assert name in ("emogen.cli.console", "emogen.cli.train") or "Progress" not in calls  # a training's bar tells more
+
+
+@pytest.mark.parametrize("name", TREES)
 def test_every_module_says_what_it_is_for(name: str) -> None:
     assert ast.get_docstring(TREES[name])
 

@@ -616,6 +616,7 @@ def _running(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 @pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_prepare_that_is_ended_takes_its_workers_with_it(tmp_path: Path, home: Path, ended_by: int) -> None:
@@ -640,6 +641,7 @@ def test_a_prepare_that_is_ended_takes_its_workers_with_it(tmp_path: Path, home:
     assert not list(home.glob(".*.tmp"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_what_a_job_in_the_background_ignores_its_workers_ignore_too(tmp_path: Path, home: Path, number: int) -> None:
@@ -653,6 +655,7 @@ def test_what_a_job_in_the_background_ignores_its_workers_ignore_too(tmp_path: P
     assert len(open_corpus(home).split) == 80
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 def test_a_worker_that_is_killed_is_an_error_and_not_a_hang(tmp_path: Path, home: Path) -> None:
     process = _run_prepare(dataset(tmp_path / "made", songs=40), home)

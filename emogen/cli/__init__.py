@@ -1,6 +1,6 @@
 """The command line: what ``emogen`` does with what a person types, and what it says when something goes wrong.
 
-Exit codes: 0 done, 1 it could not be done, 2 it cannot be meant, 130 interrupted.
+Exit codes: 0 done, 1 failed (with a hint), 2 usage error, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from emogen.system.signals import end_in_order
 
 COMMANDS = {
     "prepare": "Read a corpus of labelled MIDI files and make it ready for training.",
-    "train": "Train a model on the prepared corpus, or go on where training stopped.",
+    "train": "Train a model on the prepared corpus, or resume a training that stopped.",
     "generate": "Compose pieces for an emotion and an exact length.",
     "evaluate": "Measure a checkpoint: obedience, musicality, memory, coherence.",
     "judge": "Judge the emotion and the coherence of MIDI files.",
@@ -39,7 +39,7 @@ COMMANDS = {
 """The commands in the order of ``--help``; each lives in the module of its name, as its ``app`` or as a function."""
 
 LIBRARY_ENVIRONMENT = {
-    "OPENBLAS_NUM_THREADS": "1",  # numpy would start a thread a core, and no command has work for them
+    "OPENBLAS_NUM_THREADS": "1",  # numpy would start a thread per core, and no command has work for them
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait do not spin: beside busy neighbours steps are many times faster
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",  # every length of batch leaves a primitive: 1,024 of them are gigabytes
 }
@@ -70,8 +70,27 @@ class LateCommands(TyperGroup):
                 real.add_typer(module.app, name=name, help=COMMANDS[name])
             else:
                 real.command(name)(getattr(module, python_name))
-            self.commands[name] = typer.main.get_group(real).commands[name]
+            self.commands[name] = _name_no_type_of_switches(typer.main.get_group(real).commands[name], ctx)
         return super().resolve_command(ctx, args)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The options of ``emogen`` itself."""
+        return [_without_type(one) for one in super().get_params(ctx)]
+
+
+def _name_no_type_of_switches(command: Any, ctx: Any) -> Any:
+    """A command whose help, and that of its subcommands, prints no ``<bool>`` behind ``--force``."""
+    for one in command.get_params(ctx):
+        _without_type(one)
+    for part in getattr(command, "commands", {}).values():
+        _name_no_type_of_switches(part, ctx)
+    return command
+
+
+def _without_type(option: Any) -> Any:
+    if getattr(option, "is_flag", False):
+        option.metavar = ""
+    return option
 
 
 app = typer.Typer(

@@ -1,4 +1,4 @@
-"""``emogen ckpt``: look at checkpoints, take one along, make room. None of it needs torch."""
+"""``emogen ckpt``: list, show, export and prune checkpoints. None of it needs torch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from emogen.cli.console import console, echo, output
-from emogen.cli.options import settings_options
+from emogen.cli.console import console, echo, output, table
+from emogen.cli.options import AsJson, Force, refuse_existing, settings_options
 from emogen.errors import EmogenError
 from emogen.model import checkpoint
 from emogen.model.checkpoint import Meta
@@ -24,7 +23,6 @@ from emogen.system import files
 from emogen.training import shelf
 
 app = typer.Typer(no_args_is_help=True)
-Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 Which = Annotated[
     str, typer.Argument(metavar="NAME", help="best, last, a checkpoint's name, RUN/best, a path, or default.")
 ]
@@ -32,24 +30,22 @@ Which = Annotated[
 
 @app.command("list")
 @settings_options("paths.runs")
-def list_checkpoints(as_json: Json = False, *, settings: Settings) -> None:
-    """List the checkpoints of all runs, the run trained last first; its best is marked."""
+def list_checkpoints(as_json: AsJson = False, *, settings: Settings) -> None:
+    """List the checkpoints of all runs, newest run first, and mark the best of each."""
     rows = [row for run in shelf.runs_in(settings.paths.runs) for row in _rows(run)]
     if as_json:
         echo(json.dumps(rows, indent=2))
         return
     if not rows:
-        console.print(f"no checkpoints in {settings.paths.runs}; train some: emogen train")
+        console.print(f"no checkpoints in {settings.paths.runs}; emogen train makes some")
         return
-    table = Table("run", "checkpoint", box=None, padding=(0, 2, 0, 0))
-    for title in ("epoch", "train", "valid", "size", "age"):
-        table.add_column(title, justify="right")
+    shown = table("run", "checkpoint", ">epoch", ">train", ">valid", ">size", ">age")
     for row in rows:
         losses = ("" if row[kind] is None else f"{row[kind]:.4f}" for kind in ("train", "valid"))
         numbers = (str(row["epoch"]), *losses, f"{row['bytes'] / 1e6:.1f} MB", _age(row["age_s"]))
         mark = " [bold]* best[/bold]" if row["best"] else ""
-        table.add_row(escape(row["run"]), escape(row["name"]) + mark, *numbers)
-    output.print(table)
+        shown.add_row(escape(row["run"]), escape(row["name"]) + mark, *numbers)
+    output.print(shown)
 
 
 def _rows(run: Path) -> list[dict[str, Any]]:
@@ -87,18 +83,18 @@ def _bytes(path: Path) -> int:
 
 @app.command()
 @settings_options("paths.runs")
-def show(which: Which = "best", as_json: Json = False, *, settings: Settings) -> None:
+def show(which: Which = "best", as_json: AsJson = False, *, settings: Settings) -> None:
     """Show all that a checkpoint says of itself: model, losses, data and settings."""
     path = shelf.resolve(which, settings.paths.runs)
     meta = checkpoint.read_meta(path)
     if as_json:
         echo(json.dumps({"path": str(path), **meta.model_dump(mode="json")}, indent=2))
         return
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    shown = table("", "", header=False)
     for name, value in _facts(path, meta).items():
         if value:
-            table.add_row(name, escape(value))
-    output.print(table)
+            shown.add_row(name, escape(value))
+    output.print(shown)
 
 
 def _facts(path: Path, meta: Meta) -> dict[str, str]:
@@ -125,9 +121,9 @@ def _facts(path: Path, meta: Meta) -> dict[str, str]:
         last = meta.history[-1]
         families = ", ".join(f"{name} {nats:.3f}" for name, nats in last.valid_by_family.items())
         facts |= {
-            "train loss": f"{last.train:.4f} nats a note  {sparkline([loss.train for loss in meta.history])}",
-            "valid loss": f"{last.valid:.4f} nats a note  {sparkline([loss.valid for loss in meta.history])}",
-            "valid by family": f"{families} (a quarter of the whole, {last.valid / 4:.4f}, compares to nats a token)",
+            "train loss": f"{last.train:.4f} nats per note  {sparkline([loss.train for loss in meta.history])}",
+            "valid loss": f"{last.valid:.4f} nats per note  {sparkline([loss.valid for loss in meta.history])}",
+            "valid by family": f"{families} (a quarter of the whole, {last.valid / 4:.4f}, compares to nats per token)",
         }
     return facts
 
@@ -136,11 +132,11 @@ def _facts(path: Path, meta: Meta) -> dict[str, str]:
 @settings_options("paths.runs")
 def export(
     which: Which,
-    file: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The .safetensors file to write.")],
     half: Annotated[
-        bool, typer.Option("--half", help="In half precision: half the size, hardly another loss.")
+        bool, typer.Option("--half", help="Write half precision: half the size, almost the same loss.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    force: Force = False,
     *,
     settings: Settings,
 ) -> None:
@@ -149,8 +145,7 @@ def export(
     checkpoint.load_arrays(path)  # nothing damaged is passed on
     if file.suffix != ".safetensors":
         file = file.with_name(file.name + ".safetensors")
-    if file.exists() and not force:
-        raise EmogenError(f"{file} exists already", "--force replaces it")
+    refuse_existing([file], force)
     with files.whole(file) as draft:
         if half:
             checkpoint.write_half(path, draft)

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from emogen.cli.console import console, echo, output
-from emogen.errors import EmogenError
+from emogen.cli.options import AsJson, Force, refuse_existing
 from emogen.settings import LOCAL_CONFIG, OPTIONS, Settings, default_home, load, user_config
 from emogen.system.files import write_text
 
@@ -19,7 +19,7 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.command()
 def show(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: by option, its value and origin.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show every option, its value, and where that came from."""
     loaded = load()
@@ -47,12 +47,11 @@ def show(
 @app.command()
 def init(
     user: Annotated[bool, typer.Option("--user", help="Write your own file, which counts in every folder.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    force: Force = False,
 ) -> None:
     """Write a settings file with every option in it, commented out."""
     path = user_config() if user else LOCAL_CONFIG
-    if path.exists() and not force:
-        raise EmogenError(f"{path} exists", "--force writes over it")
+    refuse_existing([path], force)
     write_text(path, commented_file())
     console.print(escape(f"wrote {path}; take the '#' from the options you want to set"), soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""``emogen doctor``: what somebody who is to help needs to know, to paste into a bug report."""
+"""``emogen doctor``: what somebody who helps needs to know, to be pasted into a bug report."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.markup import escape
 
 from emogen import __version__
 from emogen.cli.console import echo, output
-from emogen.cli.options import settings_options
+from emogen.cli.options import AsJson, settings_options
 from emogen.errors import EmogenError
 from emogen.settings import LOCAL_CONFIG, Settings, user_config
 
@@ -27,9 +26,7 @@ Facts = dict[str, Any]
 
 
 @settings_options("paths")
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False, *, settings: Settings
-) -> None:
+def doctor(as_json: AsJson = False, *, settings: Settings) -> None:
     """Show what a bug report needs: versions, devices, folders, runs.
 
     Your home folder is written as ~. Nothing is changed, and nothing is sent anywhere.
@@ -56,7 +53,7 @@ def doctor(
 
 
 def _tried(part: Callable[[], Facts]) -> Facts:
-    """A part of the report; where finding it fails, that is what is to be told."""
+    """A part of the report; where it fails, the report shows the error."""
     try:
         return part()
     except Exception as error:  # a doctor must not fall ill with the patient

@@ -8,11 +8,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from emogen.cli.console import console, echo, output
-from emogen.cli.options import settings_options
+from emogen.cli.console import bar, console, echo, output, table
+from emogen.cli.options import AsJson, settings_options
 from emogen.errors import EmogenError, check_range
 from emogen.settings import Settings
 
@@ -34,7 +33,7 @@ def evaluate(
     count: Annotated[int, typer.Option(help="Pieces of each emotion, 2 to 1000.")] = 40,
     seconds: Annotated[float, typer.Option(help="Length of each piece, 10 to 180.")] = 30.0,
     seed: Annotated[int, typer.Option(help="Seed of the pieces; the same gives the same page.", min=0)] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
+    as_json: AsJson = False,
     *,
     settings: Settings,
 ) -> None:
@@ -61,25 +60,19 @@ def evaluate(
         console.print("careful: the model or the ear was fitted on other splits, and may have heard these test songs")
     from emogen.evaluation.evaluate import evaluate as measure  # imports torch: everything cheap is checked by now
 
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True,
-        disable=not console.is_terminal,
-    )  # fmt: skip
-    with bar:
-        task = bar.add_task("", total=1.0)
-
-        def tell(what: str, share: float) -> None:
-            bar.update(task, description=what, completed=share)
-
-        report = measure(voice, prepared, ear, settings.sample, count=count, seconds=seconds, seed=seed, tell=tell)
+    with bar("composing") as step:
+        report = measure(
+            voice, prepared, ear, settings.sample, count=count, seconds=seconds, seed=seed,
+            tell=lambda what, share: step(share, 1.0, what),
+        )  # fmt: skip
     report = {"checkpoint": voice.label, "data": prepared.manifest.name, "count": count, "seconds": seconds,
               "seed": seed, "sample": settings.sample.model_dump(mode="json"), **report}  # fmt: skip
     if as_json:
         echo(json.dumps(report, indent=2))
     else:
-        for title, table in _page(report):
+        for title, section in _page(report):
             output.print(title, style="bold", highlight=False)
-            output.print(table)
+            output.print(section)
             output.print()
 
 
@@ -87,7 +80,7 @@ def _page(report: dict[str, Any]) -> list[tuple[str, Table]]:
     """The report as titled tables, in the order in which it is best read."""
     obeys = report["obedience"]
     return [
-        ("likelihood: nats a note on the test songs", _likelihood(report["likelihood"])),
+        ("likelihood: nats per note on the test songs", _likelihood(report["likelihood"])),
         ("obedience: what the judge hears, with 95 % intervals", _obedience(obeys)),
         ("quadrants wanted (rows) and heard: generated, real test clips", _confusion(obeys)),
         ("steering: plan entries wanted and obtained; length: error", _steering(report["steering"], report["length"])),
@@ -97,77 +90,75 @@ def _page(report: dict[str, Any]) -> list[tuple[str, Table]]:
     ]  # fmt: skip
 
 
-def _table(*columns: str) -> Table:
-    table = Table(columns[0], box=None, padding=(0, 2, 0, 0))
-    for column in columns[1:]:
-        table.add_column(column, justify="right")
-    return table
+def _numbers(title: str, *columns: str) -> Table:
+    """A table with names on the left and numbers in all other columns."""
+    return table(title, *(f">{column}" for column in columns))
 
 
 def _likelihood(found: dict[str, Any]) -> Table:
     families = [name for name in found["with_emotion"] if name != "all"]
-    table = _table(f"{found['notes']:,} notes", "all", *families)
+    shown = _numbers(f"{found['notes']:,} notes", "all", *families)
     for name, key in (("emotion known", "with_emotion"), ("emotion hidden", "without_emotion")):
-        table.add_row(name, *(f"{found[key][one]:.3f}" for one in ("all", *families)))
+        shown.add_row(name, *(f"{found[key][one]:.3f}" for one in ("all", *families)))
     for name, nats in found["by_emotion"].items():
-        table.add_row(f"{name} clips", f"{nats['with']:.3f}", f"(hidden {nats['without']:.3f})")
-    return table
+        shown.add_row(f"{name} clips", f"{nats['with']:.3f}", f"(hidden {nats['without']:.3f})")
+    return shown
 
 
 def _obedience(found: dict[str, Any]) -> Table:
-    table = _table("", "quadrant", "arousal", "valence")
+    shown = _numbers("", "quadrant", "arousal", "valence")
     for name, key in (("generated", "generated"), ("real test clips", "real")):
         cells = (found[key][one] for one in ("quadrant", "arousal", "valence"))
-        table.add_row(name, *(f"{cell['share']:.2f} ({cell['low']:.2f}..{cell['high']:.2f})" for cell in cells))
+        shown.add_row(name, *(f"{cell['share']:.2f} ({cell['low']:.2f}..{cell['high']:.2f})" for cell in cells))
     judge = found["judge"]
-    table.add_row("judge, cross-validated", *(f"{judge[one]:.2f}" for one in ("quadrant", "arousal", "valence")))
-    return table
+    shown.add_row("judge, cross-validated", *(f"{judge[one]:.2f}" for one in ("quadrant", "arousal", "valence")))
+    return shown
 
 
 def _confusion(found: dict[str, Any]) -> Table:
     names = ("Q1", "Q2", "Q3", "Q4")
-    table = _table("", *names, "", *names)
+    shown = _numbers("", *names, "", *names)
     rows = zip(found["generated"]["confusion"], found["real"]["confusion"], strict=True)
     for name, (generated, real) in zip(names, rows, strict=True):
-        table.add_row(name, *map(str, generated), name, *map(str, real))
-    return table
+        shown.add_row(name, *map(str, generated), name, *map(str, real))
+    return shown
 
 
 def _steering(found: dict[str, Any], lengths: dict[str, Any]) -> Table:
-    table = _table("plan entry", "correlation", "error (SD)", "length", "median error", "worst")
+    shown = _numbers("plan entry", "correlation", "error (SD)", "length", "median error", "worst")
     entries = [(name, f"{one['correlation']:.2f}", f"{one['error']:.3g}") for name, one in found.items()]
     rows = [(f"{name} s", f"{one['median']:.3f} s", f"{one['worst']:.3f} s") for name, one in lengths.items()]
     for left, right in zip_longest(entries, rows, fillvalue=("", "", "")):
-        table.add_row(*left, *right)
-    return table
+        shown.add_row(*left, *right)
+    return shown
 
 
 def _music(found: dict[str, Any]) -> Table:
-    table = _table("", *found, "real")
+    shown = _numbers("", *found, "real")
     for key, name in SHOWN.items():
         measures = [quadrant[key] for quadrant in found.values()]
         cells = (f"{one['generated']:.3g} / {one['real']:.3g}  {one['overlap']:.2f}" for one in measures)
-        table.add_row(name, *cells, f"{sum(one['overlap_of_real'] for one in measures) / len(measures):.2f}")
-    return table
+        shown.add_row(name, *cells, f"{sum(one['overlap_of_real'] for one in measures) / len(measures):.2f}")
+    return shown
 
 
 def _rest(report: dict[str, Any]) -> Table:
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    shown = table("", "", header=False)
     broken, memory, coherence = report["breakage"], report["memory"], report["coherence"]
     told = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in broken.items() if name != "pieces")
     source = memory["longest_run_from"] or "nowhere"
-    table.add_row("breakage", f"of {broken['pieces']} pieces {told}")
-    table.add_row(
+    shown.add_row("breakage", f"of {broken['pieces']} pieces {told}")
+    shown.add_row(
         "memory",
         f"{memory['generated']:.2%} of runs of 12 notes are in the training songs (real {memory['real']:.2%}); longest "
         f"{memory['longest_run']} notes (real {memory['longest_run_of_real']}), from {escape(source)}",
     )
     aucs = ", ".join(f"{name} {value:.2f}" for name, value in coherence["auc"].items())
-    table.add_row(
+    shown.add_row(
         "coherence",
         f"median at the {coherence['median']:.0f}th percentile of real test clips, quartiles "
         f"{coherence['lower_quartile']:.0f} to {coherence['upper_quartile']:.0f}; the score's AUC: {aucs}",
     )
     ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in report["variety"].items())
-    table.add_row("variety", f"distance between pieces, generated over real: {ratios}")
-    return table
+    shown.add_row("variety", f"distance between pieces, generated over real: {ratios}")
+    return shown

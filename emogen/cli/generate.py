@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from emogen.cli import outputs, terminal_roll
-from emogen.cli.console import console, echo
-from emogen.cli.options import settings_options
+from emogen.cli.console import Step, bar, console, echo, table
+from emogen.cli.options import AsJson, Force, refuse_existing, settings_options
 from emogen.composing import provenance
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError, UsageError, check_range
@@ -48,7 +46,7 @@ def generate(
         Path | None, typer.Option("--out", "-o", help="A .mid file for one piece, a folder for more (default: here).")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="The same seed makes the same piece (default: a new one, which is told).")
+        int | None, typer.Option(help="The same seed makes the same piece (default: a random one, which is printed).")
     ] = None,
     checkpoint: Annotated[
         str,
@@ -57,7 +55,7 @@ def generate(
             "the bundled voice (default: best, where there is one; else default)."
         ),
     ] = "",
-    prime: Annotated[Path | None, typer.Option(help="A MIDI file that the piece begins with and goes on from.")] = None,
+    prime: Annotated[Path | None, typer.Option(help="A MIDI file whose music the piece continues.")] = None,
     mode: Annotated[Literal["major", "minor"] | None, typer.Option(help="Major or minor.")] = None,
     key: Annotated[str | None, typer.Option(help='The key, as in "A minor", Am, Eb, "F# major".')] = None,
     density: Annotated[float | None, typer.Option(help="Notes per second, 0.5 to 30.")] = None,
@@ -68,8 +66,8 @@ def generate(
     mp3: outputs.Mp3 = False,
     png: outputs.Png = False,
     html: outputs.Html = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+    force: Force = False,
+    as_json: AsJson = False,
     *,
     settings: Settings,
 ) -> None:  # one parameter a flag
@@ -132,10 +130,7 @@ def _files(out: Path | None, names: list[str], force: bool) -> list[Path]:
         files = [out]
     else:
         files = [(out or Path()) / name for name in names]
-    there = [file for file in files if file.exists()]
-    if there and not force:
-        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-        raise EmogenError(f"{there[0]}{more} exists already", "--force replaces it, --out or --seed chooses another")
+    refuse_existing(files, force, ", --out or --seed chooses another")
     folder = files[0].parent
     existing = next(one for one in (folder, *folder.parents) if one.exists())
     if not existing.is_dir():
@@ -147,15 +142,13 @@ def _files(out: Path | None, names: list[str], force: bool) -> list[Path]:
 
 def compose(voice: Voice, wishes: list[Wish], sample: SampleSettings, prime: Path | None = None) -> Iterator[Piece]:
     """The pieces, some at a time, with a bar on a terminal."""
-    bar = Progress(
-        TextColumn("composing"), BarColumn(), TimeRemainingColumn(), console=console, transient=True,
-        disable=not console.is_terminal,
-    )  # fmt: skip
-    task = bar.add_task("", total=sum(wish.seconds for wish in wishes))
-    pieces = voice.pieces(wishes, sample, prime=prime, tell=lambda done_s: bar.update(task, completed=done_s))
+    in_all_s = sum(wish.seconds for wish in wishes)
+    step: Step
+    pieces = voice.pieces(wishes, sample, prime=prime, tell=lambda done_s: step(done_s, in_all_s))
 
     def beside_a_bar() -> Iterator[Piece]:
-        with bar:
+        nonlocal step
+        with bar("composing") as step:
             yield from pieces
 
     return beside_a_bar()
@@ -173,12 +166,9 @@ def _write(file: Path, piece: Piece) -> dict[str, Any]:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    table = Table("file", "emotion", box=None, padding=(0, 2, 0, 0))
-    for title in ("length", "notes", "notes/s"):
-        table.add_column(title, justify="right")
-    table.add_column("key")
+    written = table("file", "emotion", ">length", ">notes", ">notes/s", "key")
     for row in rows:
         emotion = provenance.called(row["emotion"])
         numbers = (f"{row['length_s']:.1f} s", str(row["notes"]), f"{row['notes_per_s']:.1f}")
-        table.add_row(escape(row["file"]), emotion, *numbers, row["key"])
-    console.print(table)
+        written.add_row(escape(row["file"]), emotion, *numbers, row["key"])
+    console.print(written)

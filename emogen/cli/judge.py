@@ -10,27 +10,27 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from emogen.cli.console import console, echo, output
-from emogen.cli.options import settings_options
-from emogen.errors import EmogenError, UsageError
+from emogen.cli.console import console, echo, output, table
+from emogen.cli.options import AsJson, refuse_existing, settings_options
+from emogen.errors import UsageError
 from emogen.settings import Settings
 
 
 @settings_options("paths.home")
 def judge(
     midi: Annotated[list[Path] | None, typer.Argument(metavar="FILE...", help="MIDI files.")] = None,
-    ear: Annotated[Path | None, typer.Option(help="An ear of your own (default: the bundled one).")] = None,
+    ear: Annotated[Path | None, typer.Option(help="Your own ear, made by --fit (default: the bundled one).")] = None,
     fit: Annotated[Path | None, typer.Option(help="Fit an ear on a corpus's training songs; write it here.")] = None,
     data: Annotated[str, typer.Option(help="The prepared corpus to fit on (default: the last prepared).")] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace the file that --fit names.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: AsJson = False,
     *,
     settings: Settings,
 ) -> None:
     """Judge the emotion and the coherence of MIDI files.
 
     The judge is no network: it looks at musical features, and was fitted on the training songs of EMOPIA.
-    It is right about four of five real clips it has never heard; emogen evaluate prints how right.
+    It is right about four of five real clips that it has never heard; emogen evaluate prints its accuracy.
     """
     if (fit is None) == (not midi):
         raise UsageError("name MIDI files or --fit, one of the two", "emogen judge piece.mid")
@@ -64,8 +64,7 @@ def _fit(file: Path, data: str, force: bool, settings: Settings) -> None:
     from emogen.data import corpus
     from emogen.ear.fitted import Ear
 
-    if file.exists() and not force:
-        raise EmogenError(f"{file} exists already", "--force replaces it")
+    refuse_existing([file], force)
     prepared = corpus.open_corpus(settings.paths.data_home, data)
     console.print(f"fitting on the training songs of {escape(prepared.manifest.name)} ...")
     fitted = Ear.fit(prepared)
@@ -81,11 +80,9 @@ def _fit(file: Path, data: str, force: bool, settings: Settings) -> None:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("file", "heard", box=None, padding=(0, 2, 0, 0))
-    for title in ("Q1", "Q2", "Q3", "Q4", "arousal", "valence", "coherence"):
-        table.add_column(title, justify="right")
+    shown = table("file", "heard", ">Q1", ">Q2", ">Q3", ">Q4", ">arousal", ">valence", ">coherence")
     for row in rows:
         chances = (f"{p:.0%}" for p in row["chance"].values())
         numbers = (*chances, f"{row['arousal']:.0%}", f"{row['valence']:.0%}", f"{row['coherence']:.1f}")
-        table.add_row(escape(row["file"]), row["quadrant"], *numbers)
-    return table
+        shown.add_row(escape(row["file"]), row["quadrant"], *numbers)
+    return shown

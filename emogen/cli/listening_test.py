@@ -11,11 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from emogen.cli import outputs
-from emogen.cli.console import console, echo, output
-from emogen.cli.options import settings_options
+from emogen.cli.console import console, echo, output, table
+from emogen.cli.options import AsJson, refuse_existing, settings_options
 from emogen.emotion import EMOTIONS
-from emogen.errors import EmogenError, UsageError
-from emogen.settings import Settings
+from emogen.errors import UsageError, check_range
+from emogen.settings import SampleSettings, Settings
 
 if TYPE_CHECKING:
     from emogen.composing.voice import Voice
@@ -51,75 +51,79 @@ def listening_test(
         Path | None, typer.Option(help="The key for --score (default: listening-test.key.json beside the answers).")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a page and key that exist.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="With --score: print it as JSON.")] = False,
+    as_json: AsJson = False,
     *,
     settings: Settings,
 ) -> None:  # one parameter a flag
     """Write a blind listening test, and score its answers.
 
-    Everybody hears the same pieces in an order of their own, says which emotion, how pleasant, how lively and how
-    musical each is, and saves the answers as a file. The page holds no names: keep the key to yourself.
+    Every listener hears the same pieces in another order, says which emotion each of them expresses and how
+    pleasant, lively and musical it is, and saves the answers as a file. The page holds no names: keep the key to
+    yourself.
     """
     if score != bool(answers):
         raise UsageError("--score and files of answers go together", "emogen listening-test --score answers_*.json")
     if answers:
         _score(answers, key or answers[0].with_name("listening-test" + KEY_SUFFIX), as_json)
         return
-    for name, value, lowest, highest in (("--count", count, 1, 50), ("--seconds", seconds, 5, 60)):
-        if not lowest <= value <= highest:
-            raise UsageError(f"{name} {value:g} is out of range", f"{name} takes {lowest} to {highest}")
+    check_range("--count", count, 1, 50)
+    check_range("--seconds", seconds, 5, 60)
     if not checkpoint and real is None:
         raise UsageError("nothing to listen to", "emogen listening-test --checkpoint best --checkpoint default")
     key_file = out.with_suffix(KEY_SUFFIX)
-    for file in (out, key_file):
-        if file.exists() and not force:
-            raise EmogenError(f"{file} exists already", "--force replaces it; answers to it can then not be scored")
+    refuse_existing([out, key_file], force, "; answers to it can then not be scored")
     outputs.check_sound(settings.paths.soundfont)
-    _write(out, key_file, (checkpoint or [], real), (count, seconds, seed), settings)
-
-
-def _write(
-    out: Path, key_file: Path, origins: tuple[list[str], Path | None], what: tuple[int, float, int], settings: Settings
-) -> None:
-    """Gather the pieces, record them all in the same way, and write the page and its key."""
-    from emogen.composing.voice import Voice
     from emogen.evaluation import listening
-    from emogen.sound.render import audio, small_mp3
 
-    names, real = origins
-    voices = [Voice.open(name, settings.paths.runs) for name in names]
-    labels = [voice.label for voice in voices]
-    if len(set(labels)) < len(labels):
-        labels = [str(voice.path.resolve()) for voice in voices]
-    if len(set(labels)) < len(labels):
-        raise UsageError("two of the checkpoints are the same", "compare different ones")
-    pieces = [("real music", *one) for one in listening.real_pieces(real, *what)] if real else []
-    for voice, label in zip(voices, labels, strict=True):
+    voices = _voices(checkpoint or [], settings)
+    pieces = [("real music", *one) for one in listening.real_pieces(real, count, seconds, seed)] if real else []
+    for label, voice in voices.items():
         console.print(f"composing with {escape(label)} ...")
-        pieces += [(label, *one) for one in _composed(voice, what, settings)]
-    console.print(f"recording {len(pieces)} pieces ...")
-
-    trials = []
-    for origin, wanted, source, piece in pieces:
-        sound = small_mp3(audio(piece, settings.paths.soundfont))
-        trials.append(listening.Trial(origin, wanted, source, sound))
-    listening.write_test(out, key_file, trials, what[2])
-    minutes = len(trials) * (what[1] + 15) / 60
+        pieces += [(label, *one) for one in _composed(voice, count, seconds, seed, settings.sample)]
+    _write(out, key_file, pieces, seed, settings.paths.soundfont)
+    minutes = len(pieces) * (seconds + 15) / 60
     console.print(
-        escape(f"{out}: {len(trials)} pieces, {out.stat().st_size / 1e6:.1f} MB, about {minutes:.0f} minutes")
+        escape(f"{out}: {len(pieces)} pieces, {out.stat().st_size / 1e6:.1f} MB, about {minutes:.0f} minutes")
     )
-    console.print(escape(f"{key_file}: which is which; keep it to yourself"))
+    console.print(escape(f"{key_file}: which piece is whose; keep it to yourself"))
 
 
-def _composed(voice: Voice, what: tuple[int, float, int], settings: Settings) -> list[tuple[str, str, Piece]]:
+def _voices(names: list[str], settings: Settings) -> dict[str, Voice]:
+    """The voices by their labels, or by their paths where two are labelled alike."""
+    from emogen.composing.voice import Voice
+
+    voices = [Voice.open(name, settings.paths.runs) for name in names]
+    for named in ({voice.label: voice for voice in voices}, {str(voice.path.resolve()): voice for voice in voices}):
+        if len(named) == len(voices):
+            return named
+    raise UsageError("two of the checkpoints are the same", "compare different ones")
+
+
+def _composed(
+    voice: Voice, count: int, seconds: float, seed: int, sample: SampleSettings
+) -> list[tuple[str, str, Piece]]:
     """Emotion, seed and piece; every voice gets the same wishes."""
     from emogen.cli.generate import compose
     from emogen.composing.wish import Wish
 
-    count, seconds, seed = what
     wishes = [Wish({name: 1.0}, seconds, seed + number) for name in EMOTIONS for number in range(count)]
-    made = compose(voice, wishes, settings.sample)
+    made = compose(voice, wishes, sample)
     return [(next(iter(wish.emotion)), f"seed {wish.seed}", piece) for wish, piece in zip(wishes, made, strict=True)]
+
+
+def _write(
+    out: Path, key_file: Path, pieces: list[tuple[str, str, str, Piece]], seed: int, soundfont: Path | None
+) -> None:
+    """Record all pieces (origin, wanted emotion, source, music) in the same way, and write the page and its key."""
+    from emogen.evaluation import listening
+    from emogen.sound.render import audio, small_mp3
+
+    console.print(f"recording {len(pieces)} pieces ...")
+    trials = [
+        listening.Trial(origin, wanted, source, small_mp3(audio(piece, soundfont)))
+        for origin, wanted, source, piece in pieces
+    ]
+    listening.write_test(out, key_file, trials, seed)
 
 
 def _score(answers: list[Path], key: Path, as_json: bool) -> None:
@@ -138,15 +142,13 @@ def _score(answers: list[Path], key: Path, as_json: bool) -> None:
 
 def _table(rows: list[dict[str, Any]]) -> Table:
     """A column for each origin."""
-    table = Table("", box=None, padding=(0, 2, 0, 0))
-    for row in rows:
-        table.add_column(escape(row["origin"]), justify="right")
+    shown = table("", *(f">{escape(row['origin'])}" for row in rows))
     for name in ("pieces", "listeners", "answers"):
-        table.add_row(name, *(str(row[name]) for row in rows))
+        shown.add_row(name, *(str(row[name]) for row in rows))
     for name, (title, written) in SHOWN.items():
         both = f"{written} ({written}..{written})"
         cells = (
             both.format(row[name]["mean"], row[name]["low"], row[name]["high"]) if row[name] else "-" for row in rows
         )
-        table.add_row(title, *cells)
-    return table
+        shown.add_row(title, *cells)
+    return shown

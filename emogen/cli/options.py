@@ -1,18 +1,31 @@
-"""Flags made from the settings, so that an option's name, range, default and help are written once."""
+"""Flags made from the settings, so that an option's name, range, default and help are written once.
+
+Also what several commands share: the flags ``--force`` and ``--json``, and the refusal to replace files unasked.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from emogen.settings import OPTIONS, Settings, flag, load
+from emogen.errors import EmogenError
+from emogen.settings import OPTIONS, flag, load
 
 Command = Callable[..., None]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
+
+EVERYDAY = {
+    "paths.soundfont", "model.size", "train.epochs", "train.batch_size", "train.patience",
+    "train.device", "sample.temperature", "sample.guidance",
+}  # fmt: skip
+"""The options that ``--help`` shows among a command's own flags; all others stand below, in the panel ``EXPERT``."""
+EXPERT = "Expert options"
 
 
 def settings_options(*chosen: str) -> Callable[[Command], Command]:
@@ -49,8 +62,21 @@ def settings_options(*chosen: str) -> Callable[[Command], Command]:
     return decorate
 
 
+def refuse_existing(files: Sequence[Path], force: bool, otherwise: str = "") -> None:
+    """Refuse to replace files, unless ``force``; ``otherwise`` is what else one could do, or should know.
+
+    Raises:
+        EmogenError: one or several of them exist.
+    """
+    there = [] if force else [file for file in files if file.exists()]
+    if there:
+        more = f" and {len(there) - 1} more exist" if len(there) > 1 else " exists"
+        them = "them" if len(there) > 1 else "it"
+        raise EmogenError(f"{there[0]}{more} already", f"--force replaces {them}{otherwise}")
+
+
 def _parameter_name(option: str) -> str:
-    return option.replace(".", "__")  # no command has a parameter of its own by such a name
+    return option.replace(".", "__")  # no command's own parameter is called so
 
 
 def _parameter(option: str) -> inspect.Parameter:
@@ -61,9 +87,10 @@ def _parameter(option: str) -> inspect.Parameter:
     field, name = OPTIONS[option], flag(option)
     kind = next(one for one in (*get_args(field.annotation), field.annotation) if one is not type(None))
     default, metavar, complete = field.default, None, None
+    choices: tuple[str, ...] = ()
     if get_origin(field.annotation) is Literal:
         choices = get_args(field.annotation)
-        kind, metavar = str, f"<{'|'.join(choices)}>"
+        kind, metavar = str, "<name>"
         complete = lambda incomplete: [one for one in choices if one.startswith(incomplete)]  # noqa: E731
     elif kind is bool:
         name += "/--no-" + name.removeprefix("--")
@@ -71,7 +98,8 @@ def _parameter(option: str) -> inspect.Parameter:
     elif kind is not Path:
         kind, metavar = str, f"<{kind.__name__}>"
 
-    shown = "" if default is None else f" [default: {default}]"
+    facts = [", ".join(choices)] * bool(choices) + [f"default: {default}"] * (default not in (None, ""))
+    shown = f" [{'; '.join(facts)}]" if facts else ""
     info = typer.Option(
         None,
         name,
@@ -79,7 +107,7 @@ def _parameter(option: str) -> inspect.Parameter:
         metavar=metavar,
         autocompletion=complete,
         show_default=False,
-        rich_help_panel=(Settings.model_fields[option.partition(".")[0]].annotation.__doc__ or "").partition(".")[0],
+        rich_help_panel=None if option in EVERYDAY else EXPERT,
     )
     return inspect.Parameter(
         _parameter_name(option), inspect.Parameter.KEYWORD_ONLY, default=info, annotation=kind | None

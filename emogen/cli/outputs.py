@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from emogen.cli.console import console
+from emogen.cli.options import refuse_existing
 from emogen.errors import EmogenError
 
 Wav = Annotated[bool, typer.Option("--wav", help="Write the sound, as WAV.")]
@@ -39,16 +40,13 @@ def check(files: Sequence[Path], kinds: Sequence[str], soundfont: Path | None, f
     Raises:
         EmogenError: one of the files exists, and no ``force``; or a SoundFont that was named cannot be played.
     """
-    there = [file for file in files if file.exists()]
-    if there and not force:
-        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-        raise EmogenError(f"{there[0]}{more} exists already", "--force replaces it, --out chooses another folder")
+    refuse_existing(files, force, ", --out chooses another folder")
     if set(kinds) - WITHOUT_SOUND:
         check_sound(soundfont)
 
 
 def check_sound(soundfont: Path | None) -> None:
-    """Find what will make the sound, and tell where it will be poor.
+    """Find what will make the sound, and warn where it will be poor.
 
     Raises:
         EmogenError: a SoundFont was named and cannot be played.
@@ -62,7 +60,7 @@ def check_sound(soundfont: Path | None) -> None:
 def write(midi: Path, target: Path, kinds: Sequence[str], soundfont: Path | None) -> list[Path]:
     """Write what is asked for of a MIDI file, under the name ``target`` with other suffixes.
 
-    Returns what was written. What could not be is told, and costs nothing else.
+    Returns what was written. What could not be written is reported, and stops nothing else.
     """
     from emogen.composing.piece import Piece, write
     from emogen.sound import render
@@ -107,5 +105,5 @@ def write_index(file: Path, rows: Sequence[dict[str, Any]]) -> bool:
 
 
 def say_error(message: str, hint: str = "") -> None:
-    """Tell of an error that is not the end."""
+    """Report an error that stops nothing."""
     console.print(escape(f"error: {message}" + (f"\nhint: {hint}" if hint else "")), soft_wrap=True)

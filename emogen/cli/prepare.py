@@ -1,28 +1,18 @@
-"""``emogen prepare``: from a dataset as it comes to data that training opens at once."""
+"""``emogen prepare``: turn a dataset into data that training opens at once."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import DownloadColumn, MofNCompleteColumn
 from rich.table import Table
 
-from emogen.cli.console import console, echo
-from emogen.cli.options import settings_options
+from emogen.cli.console import bar, console, echo, table
+from emogen.cli.options import AsJson, settings_options
 from emogen.data.corpus import SPLITS, Manifest
 from emogen.data.download import EMOPIA_LICENCE, fetch_emopia
 from emogen.data.prepare import Report
@@ -40,15 +30,17 @@ SHOWN = 20
 def prepare(
     source: Annotated[
         Path | None,
-        typer.Argument(help="EMOPIA, a folder for each emotion, or any MIDI files: a folder or .zip; or a .csv list."),
+        typer.Argument(
+            metavar="SOURCE", help="EMOPIA, or folders named after emotions (or a .zip of them); or a .csv list."
+        ),
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the prepared corpus (default: the source's).")] = "",
     emotion: Annotated[
-        str, typer.Option(metavar="none", help="'none' takes every MIDI file, without labels (for pre-training).")
+        str, typer.Option(metavar="none", help="none: take every MIDI file, without labels, for pre-training.")
     ] = "",
     download: Annotated[bool, typer.Option("--download", help="Fetch EMOPIA 2.2 and prepare it.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Prepare again what is prepared already.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: AsJson = False,
     *,
     settings: Settings,
 ) -> None:
@@ -66,9 +58,9 @@ def prepare(
     data_home = settings.paths.data_home
     if source is None:
         console.print(EMOPIA_LICENCE)
-        with _progress("fetching EMOPIA 2.2", DownloadColumn()) as progress:
+        with bar("fetching EMOPIA 2.2", DownloadColumn(), say_once=True) as progress:
             source = fetch_emopia(data_home, progress)
-    with _progress("reading files", MofNCompleteColumn()) as progress:
+    with bar("reading files", MofNCompleteColumn(), say_once=True) as progress:
         report = prepare_corpus(
             source, data_home, settings.data, name=name, unlabelled=emotion == "none", force=force, progress=progress
         )
@@ -77,37 +69,6 @@ def prepare(
         echo(json.dumps(facts | report.manifest.model_dump(), indent=2))
     else:
         _print_report(report)
-
-
-class _Step(Protocol):
-    def __call__(self, done: int, total: int) -> None: ...
-
-
-@contextmanager
-def _progress(what: str, amount: ProgressColumn) -> Iterator[_Step]:
-    """A function that shows how much of something is done: a bar on a terminal, one line elsewhere.
-
-    Nothing is shown before the first step (there may be none), and the bar's thread starts after the workers.
-    """
-    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
-    bar = Progress(*columns, console=console, transient=True)
-    task = bar.add_task(what)
-    began = False
-
-    def step(done: int, total: int) -> None:
-        nonlocal began
-        bar.update(task, completed=done, total=total or None)
-        if not began and console.is_terminal:
-            bar.start()
-        elif not began:
-            console.print(f"{what} ...")
-        began = True
-
-    try:
-        yield step
-    finally:
-        if began and console.is_terminal:
-            bar.stop()
 
 
 def _print_report(report: Report) -> None:
@@ -129,9 +90,7 @@ def _print_report(report: Report) -> None:
 
 def _table(manifest: Manifest) -> Table:
     """Clips, songs, notes and hours by split and emotion."""
-    table = Table("split", "emotion", box=None, padding=(0, 2, 0, 0))
-    for measure in ("clips", "songs", "notes", "hours"):
-        table.add_column(measure, justify="right")
+    shown = table("split", "emotion", ">clips", ">songs", ">notes", ">hours")
     for split in (*SPLITS, "all"):
         rows = [row for row in manifest.counts if row["split"] == split]
         rows = rows[:1] if len(rows) == 2 else rows  # the sum of one emotion says nothing new
@@ -139,5 +98,5 @@ def _table(manifest: Manifest) -> Table:
             last = row is rows[-1]
             numbers = (f"{row['clips']:,}", f"{row['songs']:,}", f"{row['notes']:,}", f"{row['hours']:.2f}")
             first = split if row is rows[0] else ""
-            table.add_row(first, row["emotion"], *numbers, style="bold" if last else None, end_section=last)
-    return table
+            shown.add_row(first, row["emotion"], *numbers, style="bold" if last else None, end_section=last)
+    return shown

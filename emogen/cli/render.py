@@ -10,7 +10,7 @@ import typer
 
 from emogen.cli import outputs
 from emogen.cli.console import echo
-from emogen.cli.options import settings_options
+from emogen.cli.options import AsJson, Force, settings_options
 from emogen.errors import UsageError
 from emogen.settings import Settings
 
@@ -24,15 +24,15 @@ def render(
     png: outputs.Png = False,
     html: outputs.Html = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A folder (default: beside each file).")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+    force: Force = False,
+    as_json: AsJson = False,
     *,
     settings: Settings,
 ) -> None:  # one parameter a flag
     """Write sound, pictures and pages of MIDI files.
 
-    The piano is that of a SoundFont, which comes with emogen's libraries; --soundfont names a better one.
-    A file that cannot be read or rendered is told of, and the others are rendered all the same.
+    The piano comes from the SoundFont that pretty_midi carries, or from your own (--soundfont).
+    A file that cannot be read or rendered is reported; the others are rendered all the same.
     """
     kinds = outputs.chosen(wav=wav, ogg=ogg, mp3=mp3, png=png, html=html)
     if not kinds:

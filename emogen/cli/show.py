@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from emogen.cli.console import console, echo, output
+from emogen.cli.console import console, echo, output, table
+from emogen.cli.options import AsJson
 from emogen.cli.terminal_roll import roll
 from emogen.emotion import EMOTIONS, QUADRANT_OF
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SHOWN = {
     "length": "{length_s:.1f} s",
-    "notes": "{notes}, {notes_per_s:.1f} a second",
+    "notes": "{notes}, {notes_per_s:.1f} per second",
     "key": "{key}, {scale_consistency:.0%} of the notes in one scale",
     "velocity": "{velocity:.0f} on average",
     "pitch": "{pitch:.0f} on average, over {pitch_range} semitones",
@@ -30,16 +30,16 @@ SHOWN = {
     "polyphony": "{polyphony:.1f} notes at once",
     "longest silence": "{longest_silence_s:.1f} s",
 }
-"""What people read of a piece's measures, see ``musicality.Measures``."""
+"""What people read of a piece's measures, see ``music.measures.Measures``."""
 
 
 def show(
-    file: Annotated[Path, typer.Argument(help="A MIDI file.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A MIDI file.")],
+    as_json: AsJson = False,
 ) -> None:
     """Show what a MIDI file holds and how emogen made it.
 
-    Above its facts stands its piano roll, coloured by loudness. What is heard in it is the opinion of the judge,
+    Its piano roll is coloured by loudness; its facts stand below. "Heard as" is the opinion of the judge,
     which is right about four of five real clips: see emogen judge.
     """
     from emogen.composing.piece import Piece
@@ -50,20 +50,20 @@ def show(
         report = {"file": str(file), "measures": measures, "heard": heard, "made_by": made_by}
         echo(json.dumps(report, indent=2))
         return
-    table = Table("", "", show_header=False, box=None, padding=(0, 2, 0, 0))
-    for column in table.columns:
+    facts = table("", "", header=False)
+    for column in facts.columns:
         column.overflow = "fold"  # in a narrow window too, all is there to be read
-    table.add_row("file", escape(str(file)))
+    facts.add_row("file", escape(str(file)))
     for name, words in SHOWN.items():
-        table.add_row(name, words.format(**measures))
+        facts.add_row(name, words.format(**measures))
     likeliest = max(heard["chance"], key=heard["chance"].__getitem__)
     names = " or ".join(name for name in EMOTIONS if f"Q{QUADRANT_OF[name]}" == likeliest)
-    table.add_row("heard as", f"{likeliest} ({names}) with a chance of {heard['chance'][likeliest]:.0%}")
-    table.add_row("", f"arousal {heard['arousal']:.0%}, valence {heard['valence']:.0%}")
+    facts.add_row("heard as", f"{likeliest} ({names}) with a chance of {heard['chance'][likeliest]:.0%}")
+    facts.add_row("", f"arousal {heard['arousal']:.0%}, valence {heard['valence']:.0%}")
     for name, value in (made_by or {}).items():
-        table.add_row(_printable(name), _printable(value))
-    output.print(roll(piece, output, beside_lines=table.row_count + 2), "")
-    output.print(table)
+        facts.add_row(_printable(name), _printable(value))
+    output.print(roll(piece, output, beside_lines=facts.row_count + 2), "")
+    output.print(facts)
     if not made_by:
         console.print("nothing in it says that emogen made it")
 

@@ -113,7 +113,7 @@ def _colour(velocity: int) -> str:
 
 
 def _seconds(end_s: float, columns: int) -> str:
-    """The marks below a roll of so many columns."""
+    """The marks below a roll of that many columns."""
     from emogen.sound.picture import time_ticks
 
     line = ""

@@ -1,4 +1,4 @@
-"""``emogen train``: watch a model learn, stop it whenever you like, and go on where it was."""
+"""``emogen train``: watch a model learn, stop it whenever you like, and resume it later."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from emogen.cli.console import console
 from emogen.cli.options import settings_options
-from emogen.emotion import suggest
 from emogen.errors import EmogenError, UsageError
 from emogen.settings import Loaded, flag
 
 if TYPE_CHECKING:
     from emogen.model.checkpoint import EpochLoss
     from emogen.training.distributed import Team
-    from emogen.training.run import Run
     from emogen.training.trainer import Trainer
 
 LOG_EVERY_S = 30.0
@@ -34,21 +32,21 @@ LOG_EVERY_S = 30.0
 def train(
     name: Annotated[str, typer.Option(help="Name of the run: its folder in the runs folder.")] = "main",
     data: Annotated[str, typer.Option(help="Name or folder of a prepared corpus (default: the last prepared).")] = "",
-    resume: Annotated[str, typer.Option(help="Go on from this checkpoint of the run instead of its last.")] = "",
+    resume: Annotated[str, typer.Option(help="Resume from this checkpoint of the run, not from its last.")] = "",
     init: Annotated[
         str, typer.Option(help="Begin with the weights of a checkpoint: default (the bundled voice), RUN/best, a path.")
     ] = "",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start the run anew; what it held gets another name.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start the run over; what it held gets another name.")] = False,
     *,
     loaded: Loaded,
 ) -> None:
-    """Train a model on the prepared corpus, or go on where training stopped.
+    """Train a model on the prepared corpus, or resume a training that stopped.
 
-    A run that exists goes on from its last checkpoint, with the settings it was begun with.
-    Ctrl-C saves first. Every number a run writes is in its folder: log.txt, log.jsonl, checkpoints.
+    A run that exists resumes from its last checkpoint, with the settings it was begun with.
+    Ctrl-C saves first. A run's folder holds all its numbers: log.txt, log.jsonl, curves.png, checkpoints.
     """
     if fresh and resume:
-        raise UsageError("--fresh and --resume cannot both be meant", "leave one of them out")
+        raise UsageError("--fresh and --resume contradict each other", "leave one of them out")
     if not name or name.startswith(".") or name != Path(name).name:
         raise UsageError(f"'{name}' cannot be the name of a folder", "--name takes a plain name, --runs its place")
     from emogen.data import corpus
@@ -63,7 +61,7 @@ def train(
         console.print(escape(f"what run '{name}' held is now in {aside}"))
     with run if leads else nullcontext():
         team = _meet(loaded.settings.train.device) if "WORLD_SIZE" in os.environ else None
-        start = _resume_from(run, resume)
+        start = shelf.resume_from(run.checkpoints, resume)
         origin = shelf.resolve(init, paths.runs) if init and not start else None
         if start:
             settings = run.agreed(loaded, read_meta(start))
@@ -107,27 +105,8 @@ def _meet(device: str) -> Team:
     return team
 
 
-def _resume_from(run: Run, name: str) -> Path | None:
-    """The checkpoint folder to go on from; None to begin."""
-    from emogen.training import shelf
-
-    there = shelf.resumable(run.checkpoints)
-    if there and name in ("", "last"):
-        return there[0]
-    if not name:
-        return None
-    if name.startswith("best"):
-        raise UsageError("the best checkpoints hold weights only", "resume from one named last or epoch")
-    for path in there:
-        if path.name == name:
-            return path
-    names = [path.name for path in there]
-    hint = f"{suggest(name, names)} there are: {', '.join(names) or 'none'}".strip()
-    raise EmogenError(f"run '{run.name}' has no checkpoint '{name}' to resume from", hint)
-
-
 def _same_command(name: str, data: str, loaded: Loaded) -> str:
-    """What to type to go on with a run: only what says which run it is."""
+    """The command that resumes a run: only what says which run it is."""
     told = {"--name": name if name != "main" else "", "--data": data}
     paths = loaded.settings.paths
     told |= {
@@ -142,29 +121,29 @@ def _learn(trainer: Trainer, resumed: str, again: str) -> None:
     """Train with a screen, and say at the end what there is and what to do with it."""
     run, progress, settings = trainer.run, trainer.progress, trainer.settings.train
     if progress.epoch >= settings.epochs:
-        more = f"{again} --epochs {progress.epoch + 50} goes on, --fresh starts anew"
+        more = f"{again} --epochs {progress.epoch + 50} continues, --fresh starts over"
         console.print(escape(f"run '{run.name}' has all its {progress.epoch} epochs: {more}"), soft_wrap=True)
         return
     if trainer.out_of_patience():
-        more = f"{again} --patience 0 goes on, --fresh starts anew"
+        more = f"{again} --patience 0 continues, --fresh starts over"
         console.print(escape(f"run '{run.name}' is out of --patience {settings.patience}: {more}"), soft_wrap=True)
         return
     with Screen(trainer) as screen:
         trainer.settle(screen)
-        screen.say(_facts(trainer) + (f", going on from {resumed}" if resumed else ""))
+        screen.say(_facts(trainer) + (f", resuming from {resumed}" if resumed else ""))
         try:
             done = trainer.learn(screen)
         except KeyboardInterrupt:
-            screen.say(f"interrupted; go on from the last save with: {again}")
+            screen.say(f"interrupted; resume from the last save with: {again}")
             raise
         if not done:
             where = f"in epoch {progress.epoch + 1} after {progress.batch} batches"
-            screen.say(f"stopped and saved {where}; go on with: {again}")
+            screen.say(f"stopped and saved {where}; resume with: {again}")
             raise typer.Exit(130)
         if progress.epoch < settings.epochs:
             screen.say(f"stopped early: no better valid loss for {settings.patience} epochs (--patience)")
         best = min(progress.history, key=lambda loss: loss.valid)
-        screen.say(f"best: epoch {best.epoch}, valid {best.valid:.4f} nats a note, in {run.folder}")
+        screen.say(f"best: epoch {best.epoch}, valid {best.valid:.4f} nats per note, in {run.folder}")
     console.print("next: emogen generate --emotion happy --seconds 30")
 
 
@@ -217,16 +196,16 @@ class Screen:
             self.say(f"epoch {epoch}/{self.epochs} batch {batch}/{batches}  {facts}", only_log=console.is_terminal)
 
     def epoch(self, loss: EpochLoss) -> None:
-        """A line an epoch."""
+        """A line per epoch."""
         families = "  ".join(f"{name} {nats:.3f}" for name, nats in loss.valid_by_family.items())
         self.say(
-            f"epoch {loss.epoch}/{self.epochs}  train {loss.train:.4f}  valid {loss.valid:.4f} nats a note "
+            f"epoch {loss.epoch}/{self.epochs}  train {loss.train:.4f}  valid {loss.valid:.4f} nats per note "
             f"({families})  {_time(loss.seconds)}"
         )
         self.draw()
 
     def draw(self) -> None:
-        """Draw the run's curves.png anew; where that fails say so once, for a picture must not cost a training."""
+        """Redraw the run's curves.png; where that fails say so once, for a picture must not cost a training."""
         from emogen.training import curves
 
         try:

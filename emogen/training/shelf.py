@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 
 from emogen.emotion import suggest
-from emogen.errors import EmogenError
+from emogen.errors import EmogenError, UsageError
 from emogen.model.checkpoint import VOICE, WEIGHTS, Meta, read_meta
 from emogen.system import files
 
@@ -61,6 +61,27 @@ def rotate(folder: Path, kind: str, keep: int) -> None:
 def resumable(folder: Path) -> list[Path]:
     """The checkpoints in a folder that training can go on from, the furthest first."""
     return sorted((path for kind in RESUMABLE for path in found(folder, kind)), key=_numbers, reverse=True)
+
+
+def resume_from(folder: Path, name: str = "") -> Path | None:
+    """The checkpoint in a run's folder of checkpoints to resume from: the latest, or the one of a name; None to begin.
+
+    Raises:
+        EmogenError: there is none of that name, or (a UsageError) it cannot be resumed from.
+    """
+    there = resumable(folder)
+    if there and name in ("", "last"):
+        return there[0]
+    if not name:
+        return None
+    if name.startswith("best"):
+        raise UsageError("the best checkpoints hold weights only", "resume from one named last or epoch")
+    for path in there:
+        if path.name == name:
+            return path
+    names = [path.name for path in there]
+    hint = f"{suggest(name, names)} there are: {', '.join(names) or 'none'}".strip()
+    raise EmogenError(f"run '{folder.parent.name}' has no checkpoint '{name}' to resume from", hint)
 
 
 def set_aside_after(path: Path) -> Path | None:
