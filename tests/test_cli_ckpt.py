@@ -82,7 +82,7 @@ def test_list_as_json_is_all_that_is_on_standard_output(ckpt: Run) -> None:
 
 
 def test_list_without_checkpoints_says_what_makes_some(run: Run) -> None:
-    assert run("ckpt", "list") == (0, "", "no checkpoints in runs; train some: emogen train\n")
+    assert run("ckpt", "list") == (0, "", "no checkpoints in runs; emogen train makes some\n")
     assert run("ckpt", "list", "--json") == (0, "[]\n", "")
     assert run("ckpt", "list", "--runs", "there")[2].startswith("no checkpoints in there;")
 
