@@ -26,6 +26,8 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright drive
 
 PIECE = Piece.of([0, 3000, 4000, 9000], [60, 64, 67, 48], [40, 90, 90, 127], [2000, 1000, 1000, 1000])
 """C4, a silence, E4, G4, a long silence, C3; ten seconds."""
+HANG_S = 300
+"""Seconds after which the browser is taken to hang, however busy the machine is."""
 SCREENS = {"phone": {"width": 360, "height": 640}, "desktop": {"width": 1280, "height": 800}}
 
 
@@ -33,7 +35,7 @@ SCREENS = {"phone": {"width": 360, "height": 640}, "desktop": {"width": 1280, "h
 def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as play:
         try:
-            started = play.chromium.launch(executable_path=shutil.which("chromium"))
+            started = play.chromium.launch(executable_path=shutil.which("chromium"), timeout=HANG_S * 1000)
         except playwright.Error as error:
             pytest.skip(f"no Chromium can be started here ({str(error).splitlines()[0]})")
         yield started
@@ -44,6 +46,7 @@ def browser() -> Iterator[Any]:
 def tab(browser: Any) -> Iterator[Any]:
     """A page of the browser that has no network, asks for nothing but files, and has nothing to complain of."""
     with browser.new_context(viewport=SCREENS["phone"], offline=True) as context:
+        context.set_default_timeout(HANG_S * 1000)
         tab = context.new_page()
         asked, complaints = [], []
         tab.on("request", lambda one: asked.append(one.url))
@@ -68,7 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def until(tab: Any, condition: str) -> None:
     """Wait for something in the page. (playwright's own wait needs eval, which the pages forbid.)"""
-    give_up = time.monotonic() + 60
+    give_up = time.monotonic() + HANG_S
     while not tab.evaluate(condition):
         assert time.monotonic() < give_up, f"still not: {condition}"
         time.sleep(0.02)

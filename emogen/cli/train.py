@@ -79,7 +79,7 @@ def train(
             if start:
                 trainer.resume(start)
                 if leads and (before := read_meta(start).processes) != trainer.team.size:
-                    told = f"{before} processes began it, {trainer.team.size} go on: not bit for bit as in one go"
+                    told = f"{before} processes began it, {trainer.team.size} resume it: not bit for bit as in one go"
                     console.print(escape(f"run '{name}': {told}"))
                 if leads and resume not in ("", "last") and (aside := shelf.set_aside_after(start)):
                     console.print(escape(f"the checkpoints after {start.name} are now in {aside}"))
