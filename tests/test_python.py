@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,7 +30,10 @@ from threadpoolctl import threadpool_info
 
 import emogen
 from emogen import EmogenError, Piece, Voice
+from emogen.composing import voice as voices
+from emogen.composing.generate import generate
 from emogen.music.midi import midi_bytes, read_text
+from emogen.music.notes import Piece as Notes
 from emogen.settings import SampleSettings
 from emogen.sound import render
 from tests import tiny
@@ -557,6 +561,24 @@ def test_several_threads_may_use_one_voice(small: Voice) -> None:
     with ThreadPoolExecutor(6) as threads:
         pieces = list(threads.map(lambda seed: small.compose("sad", 5, seed=seed), range(6)))
     assert pieces == wanted
+
+
+def test_they_take_turns(small: Voice, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside: list[int] = []
+    another = Event()
+
+    def watched(*given: Any) -> list[Notes]:
+        inside.append(len(inside) + 1)
+        another.wait(0.3) if len(inside) == 1 else another.set()
+        try:
+            return generate(*given)
+        finally:
+            inside.pop()
+
+    monkeypatch.setattr(voices, "generate", watched)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda seed: small.compose("sad", 5, seed=seed), range(2)))
+    assert not another.is_set()
 
 
 def test_composing_leaves_the_process_as_it_was(small: Voice, capfd: pytest.CaptureFixture[str]) -> None:

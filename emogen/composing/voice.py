@@ -75,18 +75,19 @@ class Voice:
     _networks: dict[tuple[str, str], Composer | NumpyComposer] = field(default_factory=dict, init=False)
 
     @classmethod
-    def open(cls, name: str = "default", runs: Path = Path("runs")) -> Voice:
-        """The voice of a checkpoint by any of its names, see ``resolve``.
+    def open(cls, name: str | os.PathLike[str] = "default", runs: str | os.PathLike[str] = "runs") -> Voice:
+        """Open a voice by any of its names.
 
         Args:
-            name: default (the bundled voice), best or last of the newest run, RUN/best, a folder, an exported file;
-                empty for best where there is one, else default.
-            runs: the folder of the runs that names refer to.
+            name: "default", the bundled voice; "best" or "last" of the run trained last; a run ("main" or
+                "runs/main"), which means its best; "main/last"; a checkpoint's folder; an exported .safetensors file;
+                or "", the best of the run trained last if there is one, else the bundled voice.
+            runs: the folder in which runs are looked up.
 
         Raises:
-            EmogenError: there is no such checkpoint, or this emogen cannot use it.
+            EmogenError: there is no such voice, or this emogen cannot use it; ``hint`` names those there are.
         """
-        path = resolve(name, runs)
+        path = resolve(os.fspath(name), Path(runs))
         meta = read_meta(path)
         return cls(path, meta, plans_of(path, meta), label(path, meta))
 
@@ -270,18 +271,7 @@ def _compose(
         return generate(network, plans, wishes, sample, opening, tell)
 
 
-def load(name: str | os.PathLike[str] = "default", *, runs: str | os.PathLike[str] = "runs") -> Voice:
-    """Open a voice.
-
-    Args:
-        name: "default", the bundled voice; "best" or "last" of the run trained last; a run ("main" or "runs/main"),
-            which means its best; "main/last"; a checkpoint's folder; or an exported .safetensors file.
-        runs: the folder in which runs are looked up.
-
-    Raises:
-        EmogenError: there is no such voice, or it is damaged or of another version; ``hint`` names those there are.
-    """
-    return Voice.open(os.fspath(name), Path(runs))
+load = Voice.open
 
 
 def _sample(options: dict[str, Any]) -> SampleSettings:
