@@ -68,6 +68,12 @@ def test_importing_emogen_imports_nothing_else() -> None:
     assert told.stdout.strip() == "['emogen']"
 
 
+def test_composing_and_judging_need_no_torch() -> None:
+    work = "import sys, emogen; emogen.load().compose('sad', 5).judge(); print('torch' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", work], capture_output=True, text=True, check=True)
+    assert (told.stdout, told.stderr) == ("False\n", "")
+
+
 def test_every_name_that_is_offered_is_there_and_listed() -> None:
     assert dir(emogen) == sorted(emogen.__all__)
     for name in emogen.__all__:
