@@ -98,6 +98,47 @@ def test_the_judge_gives_its_opinion_of_any_files(run: Run, files: list[str]) ->
         assert row["arousal"] == pytest.approx(chance[:2].sum(), abs=0.02)
 
 
+def test_a_file_that_cannot_be_judged_costs_the_others_nothing(run: Run, files: list[str]) -> None:
+    Path("bad.mid").write_bytes(b"no music")
+    alone = json.loads(run("judge", *files, "--json")[1])
+    code, out, err = run("judge", files[0], "bad.mid", "missing.mid", *files[1:], "--json")
+    assert code == 1
+    assert json.loads(out) == alone
+    assert "error: bad.mid: not a MIDI file" in err
+    assert "error: there is no file missing.mid" in err
+    code, out, _ = run("judge", "bad.mid", "--json")
+    assert (code, json.loads(out)) == (1, [])
+
+
+def test_the_judge_takes_folders_and_says_what_was_mended(run: Run, files: list[str]) -> None:
+    Path("folder/more").mkdir(parents=True)
+    whole = Path(files[0]).read_bytes()
+    Path("folder/more/cut.kar").write_bytes(whole[:-1])
+    Path("folder/a.mid").write_bytes(whole)
+    Path("folder/notes.txt").write_text("no music")
+    code, out, err = run("judge", "folder", "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert [row["file"] for row in rows] == ["folder/a.mid", "folder/more/cut.kar"]
+    assert rows[0]["chance"] == rows[1]["chance"]
+    assert err.splitlines() == ["warning: folder/more/cut.kar: cut off within 1 track"]
+    Path("empty").mkdir()
+    code, out, err = run("judge", "empty", "--json", files[0])
+    assert code == 1
+    assert "no MIDI files" in err
+    assert len(json.loads(out)) == 1
+
+
+def test_what_was_mended_is_told_where_a_file_is_shown_or_rendered(run: Run, files: list[str]) -> None:
+    Path("cut.mid").write_bytes(Path(files[0]).read_bytes()[:-1])
+    for words in (["show", "cut.mid"], ["render", "cut.mid", "--png"]):
+        code, _, err = run(*words)
+        assert code == 0
+        assert "warning: cut.mid: cut off within 1 track" in err.splitlines()
+        code, _, err = run(*words[:1], files[0], *words[2:])
+        assert "warning" not in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [

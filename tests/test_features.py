@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from emogen.ear.features import NAMES, hear
+from emogen.ear.features import NAMES, WINDOW_S, hear
+from emogen.ear.windows import MOST_WINDOWS, windows
 from emogen.music.notes import Piece
-from emogen.music.tokens import decode, encode
+from emogen.music.tokens import decode, encode, on_grid
 from tests.music import random_piece
 
 REGISTER = ("pitch", "bass", "top", "octaves")
@@ -135,3 +138,43 @@ def test_loudness_and_tempo_are_heard_where_they_belong() -> None:
     assert loud["velocity[0]"] == plain["velocity[0]"] + 32
     assert fast["density[0]"] - plain["density[0]"] == pytest.approx(np.log(2))
     assert fast["gap[0]"] - plain["gap[0]"] == pytest.approx(-np.log(2))
+
+
+def pairs(window: Piece) -> dict[str, list[float]]:
+    """The intervals of a window by looking at all pairs of its notes, one by one."""
+    weights = {"interval_classes": [0.0] * 12, "intervals": [0.0] * 14, "struck_intervals": [0.0] * 12}
+    notes = list(zip(*(column.tolist() for column in window.columns), strict=True))
+    for one, (onset, pitch, velocity, duration) in enumerate(notes):
+        for later, key, loud, _ in notes[one + 1 :]:
+            if onset + duration - min(50, duration) >= later:
+                interval = abs(key - pitch)
+                weights["interval_classes"][interval % 12] += (velocity * loud) ** 0.5
+                weights["intervals"][min(interval, 13)] += 1
+                weights["struck_intervals"][interval % 12] += later == onset
+    return {name: [value / max(sum(values), 1e-9) for value in values] for name, values in weights.items()}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_intervals_are_those_of_all_pairs_that_sound_together(seed: int) -> None:
+    piece = random_piece(seed, 40, (36, 280))
+    window = next(windows(on_grid(piece.crop(int(piece.onset_ms[0]), piece.end_ms)), WINDOW_S, every_s=WINDOW_S))
+    heard = dict(zip(NAMES, hear(piece)[0].tolist(), strict=True))
+    for name, shares in pairs(window).items():
+        assert [heard[f"{name}[{at}]"] for at in range(len(shares))] == pytest.approx(shares), name
+
+
+def test_memory_does_not_grow_with_the_pairs_of_notes() -> None:
+    chords = np.arange(333).repeat(88) * 36  # every key in every chord that 12 s hold
+    piece = Piece.of(chords, np.tile(np.arange(21, 109), 333), np.full(len(chords), 64), np.full(len(chords), 36))
+    tracemalloc.start()
+    assert np.isfinite(hear(piece)).all()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(piece) == 29_304
+    assert peak < 60e6  # all pairs of them would be 860 MB
+
+
+def test_of_hours_and_hours_a_bounded_number_of_windows_is_heard() -> None:
+    onset = np.arange(0, 20_000_000, 500)
+    piece = Piece.of(onset, 40 + onset // 500 % 40, np.full(len(onset), 64), np.full(len(onset), 400))
+    assert len(hear(piece)) == MOST_WINDOWS == 600

@@ -134,3 +134,12 @@ def test_repetition_is_the_share_of_runs_heard_before_in_any_key() -> None:
     assert repetition(twice) == pytest.approx(1 / 7)  # of seven runs the last is the first again
     assert repetition(line(*[60, 62] * 20)) > 0.9
     assert repetition(line(60)) == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_runs_are_told_apart_whatever_their_intervals(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    pitch = rng.choice([21, 22, 64, 108] if seed % 2 else np.arange(60, 63), 400)
+    piece = line(*pitch.tolist())
+    runs = [tuple(np.diff(piece.pitch)[at : at + 5].tolist()) for at in range(395)]
+    assert repetition(piece) == pytest.approx(1 - len(set(runs)) / len(runs))

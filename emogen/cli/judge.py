@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
+from emogen.cli import outputs
 from emogen.cli.console import console, echo, output, table
 from emogen.cli.options import AsJson, refuse_existing, settings_options
-from emogen.errors import UsageError
+from emogen.errors import EmogenError, UsageError
 from emogen.settings import Settings
+
+if TYPE_CHECKING:
+    from emogen.ear.fitted import Opinion
 
 
 @settings_options("paths.home")
 def judge(
-    midi: Annotated[list[Path] | None, typer.Argument(metavar="FILE...", help="MIDI files.")] = None,
+    midi: Annotated[
+        list[Path] | None, typer.Argument(metavar="FILE...", help="MIDI files, or folders of them.")
+    ] = None,
     ear: Annotated[Path | None, typer.Option(help="Your own ear, made by --fit (default: the bundled one).")] = None,
     fit: Annotated[Path | None, typer.Option(help="Fit an ear on a corpus's training songs; write it here.")] = None,
     data: Annotated[str, typer.Option(help="The prepared corpus to fit on (default: the last prepared).")] = "",
@@ -31,33 +38,60 @@ def judge(
 
     The judge is no network: it looks at musical features, and was fitted on the training songs of EMOPIA.
     It is right about four of five real clips that it has never heard; emogen evaluate prints its accuracy.
+    A file that cannot be read is reported, and the others are judged all the same.
     """
     if (fit is None) == (not midi):
         raise UsageError("name MIDI files or --fit, one of the two", "emogen judge piece.mid")
     if fit:
         _fit(fit, data, force, settings)
         return
-    from emogen.composing.piece import Piece
     from emogen.ear.fitted import BUNDLED, Ear
 
-    files = midi or []
-    opinions = Ear.load(ear or BUNDLED).opinions(map(Piece.read, files))
-    rows = [
-        {
-            "file": str(file),
-            "quadrant": heard.quadrant,
-            "chance": {quadrant: round(p, 3) for quadrant, p in heard.chance.items()},
-            "arousal": round(heard.arousal, 3),
-            "valence": round(heard.valence, 3),
-            "coherence": round(heard.coherence, 2),
-        }
-        for file, heard in zip(files, opinions, strict=True)
-    ]
+    listener = Ear.load(ear or BUNDLED)
+    rows, whole = [], True
+
+    def failed(error: EmogenError) -> None:
+        nonlocal whole
+        outputs.say_error(str(error), error.hint)
+        whole = False
+
+    for file in _files(midi or [], failed):
+        try:
+            (heard,) = listener.opinions([outputs.read(file)])
+        except EmogenError as error:
+            failed(error)
+        else:
+            rows.append(_row(file, heard))
     if as_json:
         echo(json.dumps(rows, indent=2))
     else:
-        output.print(_table(rows))
-        console.print("chances of the quadrants; coherence: log odds of real music against disturbed")
+        if rows:
+            output.print(_table(rows))
+            console.print("chances of the quadrants; coherence: log odds of real music against disturbed")
+    if not whole:
+        raise typer.Exit(1)
+
+
+def _files(named: list[Path], failed: Callable[[EmogenError], None]) -> Iterator[Path]:
+    """The files, and in the place of folders the MIDI files in them; ``failed`` hears of folders that hold none."""
+    from emogen.data.sources import find
+
+    for path in named:
+        try:
+            yield from (path / file.name for file in find(path, unlabelled=True).files) if path.is_dir() else (path,)
+        except EmogenError as error:
+            failed(error)
+
+
+def _row(file: Path, heard: Opinion) -> dict[str, Any]:
+    return {
+        "file": str(file),
+        "quadrant": heard.quadrant,
+        "chance": {quadrant: round(p, 3) for quadrant, p in heard.chance.items()},
+        "arousal": round(heard.arousal, 3),
+        "valence": round(heard.valence, 3),
+        "coherence": round(heard.coherence, 2),
+    }
 
 
 def _fit(file: Path, data: str, force: bool, settings: Settings) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -13,6 +13,9 @@ from rich.markup import escape
 from emogen.cli.console import console
 from emogen.cli.options import refuse_existing
 from emogen.errors import EmogenError
+
+if TYPE_CHECKING:
+    from emogen.composing.piece import Piece
 
 Wav = Annotated[bool, typer.Option("--wav", help="Write the sound, as WAV.")]
 Ogg = Annotated[bool, typer.Option("--ogg", help="Write the sound, as OGG (a tenth of the size).")]
@@ -57,16 +60,30 @@ def check_sound(soundfont: Path | None) -> None:
         console.print(escape(f"warning: {warning}"), soft_wrap=True)
 
 
+def read(file: Path) -> Piece:
+    """The piece in a MIDI file; what was mended in it is told as warnings.
+
+    Raises:
+        EmogenError: there is no such file, or it holds no MIDI notes that a piano could play.
+    """
+    from emogen.composing.piece import Piece
+
+    piece = Piece.read(file)
+    for remark in piece.remarks:
+        console.print(escape(f"warning: {file}: {remark}"), soft_wrap=True)
+    return piece
+
+
 def write(midi: Path, target: Path, kinds: Sequence[str], soundfont: Path | None) -> list[Path]:
     """Write what is asked for of a MIDI file, under the name ``target`` with other suffixes.
 
     Returns what was written. What could not be written is reported, and stops nothing else.
     """
-    from emogen.composing.piece import Piece, write
+    from emogen.composing.piece import write
     from emogen.sound import render
 
     try:
-        piece = Piece.read(midi)
+        piece = read(midi)
     except EmogenError as error:
         say_error(str(error), error.hint)
         return []

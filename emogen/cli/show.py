@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from emogen.cli import outputs
 from emogen.cli.console import console, echo, output, table
 from emogen.cli.options import AsJson
 from emogen.cli.terminal_roll import roll
@@ -42,9 +43,7 @@ def show(
     Its piano roll is coloured by loudness; its facts stand below. "Heard as" is the opinion of the judge,
     which is right about four of five real clips: see emogen judge.
     """
-    from emogen.composing.piece import Piece
-
-    piece = Piece.read(file)
+    piece = outputs.read(file)
     measures, made_by, heard = asdict(piece.measures()), piece.made_by, _heard(piece)
     if as_json:
         report = {"file": str(file), "measures": measures, "heard": heard, "made_by": made_by}

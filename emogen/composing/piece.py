@@ -23,6 +23,7 @@ from emogen.composing.provenance import UNTRUSTED, called, facts, manifest, titl
 from emogen.errors import EmogenError, UnusableFile, UsageError
 from emogen.music import midi
 from emogen.music.measures import Measures, measure
+from emogen.music.midi_events import bytes_of
 from emogen.music.notes import HIGHEST_KEY, LOWEST_KEY
 from emogen.music.notes import Piece as Notes
 
@@ -61,9 +62,11 @@ class Piece(Notes):
         onset_ms, pitch, velocity, duration_ms: int64 arrays (N,), see ``notes``.
         made_by: the version of emogen, emotion, seconds, seed, checkpoint and settings, as JSON has them; None for
             music from elsewhere. ``save`` writes it into the MIDI file, and ``read`` finds it there.
+        remarks: what ``read`` mended in a damaged file or left out, in plain words.
     """
 
     made_by: dict[str, Any] | None = None
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for (name, (low, high)), column in zip(RANGES.items(), self.columns, strict=True):
@@ -82,8 +85,9 @@ class Piece(Notes):
         try:
             if not file.exists() or file.is_dir():
                 raise EmogenError(f"there is no file {file}", f"looked for {file.absolute()}")
-            notes = midi.read_piece(file, any_instrument=True)
-            return cls(*notes.columns, manifest(midi.read_text(file)))
+            data = bytes_of(file)
+            notes, remarks = midi.read_midi(data, any_instrument=True)
+            return cls(*notes.columns, manifest(midi.read_text(data)), remarks)
         except UnusableFile as error:
             raise EmogenError(f"{file}: {error}", error.hint) from None
 

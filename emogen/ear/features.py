@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from emogen.ear.windows import chord_starts, windows
 from emogen.music.measures import key_fit
-from emogen.music.notes import Floats, Ints, Piece
+from emogen.music.notes import HIGHEST_KEY, LOWEST_KEY, Floats, Ints, Piece
 from emogen.music.tokens import on_grid
 
 WINDOW_S = 12
@@ -177,31 +177,54 @@ def _harmony(window: Piece, bass: Ints, top: Ints) -> dict[str, npt.ArrayLike]:
 
 
 def _sonority(window: Piece, first: Ints) -> dict[str, npt.ArrayLike]:
-    """Intervals that sound together: between all pairs, above the lowest note, and below the highest."""
-    now_ms = window.onset_ms[first][:, None]
+    """Intervals that sound together: between all pairs, above the lowest note, and below the highest.
+
+    Each key sounds at most once at a time, so a chord hears no more notes than there are keys, and pairs are counted
+    by key: work and memory grow with the chords, never with the pairs of notes.
+    """
+    now_ms = window.onset_ms[first]
     late_ms = np.minimum(50, window.duration_ms)  # a note that ends as the next begins does not sound with it
-    release_ms = window.onset_ms + window.duration_ms - late_ms
-    sounds = (window.onset_ms <= now_ms) & (release_ms >= now_ms)  # (C, N)
-    lowest = np.where(sounds, window.pitch, 999).min(1)[:, None]
-    highest = np.where(sounds, window.pitch, 0).max(1)[:, None]
-    held_ms = np.minimum(np.diff(window.onset_ms[first], append=window.onset_ms[-1] + 500), 2000)[:, None]
-    fading = np.exp(np.minimum(window.onset_ms - now_ms, 0) / 1000)
-    weight = (sounds * held_ms * fading * window.velocity)[sounds]
-    above, below = (window.pitch - lowest)[sounds], (highest - window.pitch)[sounds]
-    one, other = np.nonzero(np.triu((release_ms[:, None] >= window.onset_ms), 1))
-    interval = np.abs(window.pitch[one] - window.pitch[other])
-    together = window.onset_ms[one] == window.onset_ms[other]
-    loud = np.sqrt(window.velocity[one] * window.velocity[other])
+    until = np.searchsorted(now_ms, window.onset_ms + window.duration_ms - late_ms, side="right")
+    struck = np.repeat(np.arange(len(first)), np.diff(first, append=len(window)))  # the chord of each note
+    chord, note = _in_spans(struck, until)
+    start = np.searchsorted(chord, np.arange(len(first)))
+    lowest = np.minimum.reduceat(window.pitch[note], start)
+    highest = np.maximum.reduceat(window.pitch[note], start)
+    held_ms = np.minimum(np.diff(now_ms, append=window.onset_ms[-1] + 500), 2000)
+    fading = np.exp((window.onset_ms[note] - now_ms[chord]) / 1000)
+    weight = held_ms[chord] * fading * window.velocity[note]
+    key, loud = window.pitch - LOWEST_KEY, np.sqrt(window.velocity)
+    here, before = np.zeros((2, len(first), HIGHEST_KEY - LOWEST_KEY + 1))
+    here[struck, key] = loud
+    old = chord > struck[note]
+    before[chord[old], key[note[old]]] = loud[note[old]]
+    loudness = before.T @ here + np.triu(here.T @ here, 1)  # (88, 88), of pairs of keys
+    here, before = np.sign(here), np.sign(before)
+    together = np.triu(here.T @ here, 1)
+    number = before.T @ here + together
     return {
-        "sounding": _spread(sounds.sum(1)),
-        "above_bass": _shares(above % 12, 12, weight),
-        "below_top": _shares(below % 12, 12, weight),
-        "top_above_bass": _shares((highest - lowest)[:, 0] % 12, 12, held_ms[:, 0].astype(np.float64)),
-        "interval_classes": _shares(interval % 12, 12, loud),
-        "intervals": _shares(np.minimum(interval, 13), 14),
-        "struck_intervals": _shares(interval[together] % 12, 12),
+        "sounding": _spread(np.diff(start, append=len(chord))),
+        "above_bass": _shares((window.pitch[note] - lowest[chord]) % 12, 12, weight),
+        "below_top": _shares((highest[chord] - window.pitch[note]) % 12, 12, weight),
+        "top_above_bass": _shares((highest - lowest) % 12, 12, held_ms.astype(np.float64)),
+        "interval_classes": _shares(_INTERVAL % 12, 12, loudness.ravel()),
+        "intervals": _shares(np.minimum(_INTERVAL, 13), 14, number.ravel()),
+        "struck_intervals": _shares(_INTERVAL % 12, 12, together.ravel()),
     }
 
+
+def _in_spans(start: Ints, end: Ints) -> tuple[Ints, Ints]:
+    """Every place of N spans from start to before end (N,), and which span each is of; both in order of the places."""
+    length = end - start
+    span = np.repeat(np.arange(len(start)), length)
+    place = np.arange(len(span)) - np.repeat(length.cumsum() - length - start, length)
+    order = np.argsort(place, kind="stable")
+    return place[order], span[order]
+
+
+_KEYS = np.arange(LOWEST_KEY, HIGHEST_KEY + 1)
+_INTERVAL = np.abs(_KEYS[:, None] - _KEYS).ravel()
+"""Semitones between each of the piano's keys and each, (88 * 88,)."""
 
 _EXAMPLE = Piece(np.arange(4) * 500, np.arange(60, 64), np.full(4, 64), np.full(4, 500))
 NAMES = tuple(f"{name}[{index}]" for name, part in _measures(_EXAMPLE).items() for index in range(np.size(part)))

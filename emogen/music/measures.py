@@ -115,8 +115,10 @@ def repetition(piece: Piece) -> float:
     intervals = np.diff(piece.pitch)
     if len(intervals) < REPEATED - 1:
         return 0.0
-    runs = np.lib.stride_tricks.sliding_window_view(intervals, REPEATED - 1)
-    return 1 - len(np.unique(runs, axis=0)) / len(runs)
+    runs = np.zeros(len(intervals) - (REPEATED - 2), dtype=np.int64)  # each run as one number: intervals are bytes
+    for note in range(REPEATED - 1):
+        runs = runs * 256 + intervals[note : note + len(runs)] + 128
+    return 1 - len(np.unique(runs)) / len(runs)
 
 
 def silences_ms(piece: Piece) -> npt.NDArray[np.int64]:

@@ -86,7 +86,7 @@ class Piece:
 
     def crop(self, start_ms: int, end_ms: int) -> Self:
         """The notes struck in [start_ms, end_ms), released by ``end_ms``, with ``start_ms`` as the new zero."""
-        inside = (self.onset_ms >= start_ms) & (self.onset_ms < end_ms)
+        inside = slice(*np.searchsorted(self.onset_ms, (start_ms, end_ms)).tolist())
         onset = self.onset_ms[inside]
         duration = np.minimum(self.duration_ms[inside], end_ms - onset)
-        return type(self)(onset - start_ms, self.pitch[inside], self.velocity[inside], duration)
+        return type(self)(onset - start_ms, self.pitch[inside].copy(), self.velocity[inside].copy(), duration)

@@ -122,7 +122,7 @@ def encode(piece: Piece) -> Tokens:
 
 def chords(onset_ms: Ints) -> Ints:
     """Index (N,) of the chord of each note: a chord holds the notes struck within CHORD_MS of its first note."""
-    after = np.searchsorted(onset_ms, onset_ms + CHORD_MS, side="right").tolist()
+    after = np.searchsorted(onset_ms, onset_ms + CHORD_MS, side="right").data  # as fast as a list, and smaller
     starts = []
     note = 0
     while note < len(after):  # one step per chord: where one begins depends on where the last one began
