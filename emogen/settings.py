@@ -45,7 +45,7 @@ class PathsSettings(Section):
     """Folder for prepared data (default: the user cache; the variable EMOGEN_HOME sets it too)."""
 
     runs: Path = Path("runs")
-    """Folder that holds one sub-folder a training run."""
+    """Folder that holds one sub-folder per training run."""
 
     soundfont: Path | None = None
     """SoundFont (.sf2) whose piano is heard (default, or empty: the one that comes with pretty_midi)."""
@@ -82,7 +82,7 @@ class DataSettings(Section):
     """Take files without a piano program too, all their pitched instruments merged."""
 
     workers: int = Field(default=0, ge=0, le=256)
-    """Processes that read files (0: one a core)."""
+    """Processes that read files (0: one per core)."""
 
 
 class ModelSettings(Section):
@@ -125,7 +125,7 @@ class TrainSettings(Section):
     """Passes over the training windows."""
 
     batch_size: int = Field(default=8, ge=1)
-    """Windows of music an optimizer step."""
+    """Windows of music per optimizer step."""
 
     accumulate: int = Field(default=1, ge=1)
     """Parts that a batch is computed in, one after the other, to save memory; the result is that of the whole."""
@@ -158,7 +158,7 @@ class TrainSettings(Section):
     """Compile the network first (up to a minute; on a CPU with a C++ compiler): steps are then 1.2 times as fast."""
 
     patience: int = Field(default=0, ge=0)
-    """Stop after so many epochs without a better valid loss (0: never)."""
+    """Stop after this many epochs without a better valid loss (0: never)."""
 
     checkpoint_every: int = Field(default=5, ge=1)
     """Epochs between the periodic checkpoints."""
@@ -173,13 +173,13 @@ class TrainSettings(Section):
     """Seconds between saves of 'last' within an epoch; a save that is slow is made less often."""
 
     key_semitones: int = Field(default=5, ge=0, le=12)
-    """Augmentation: windows are moved up or down by at most so many semitones."""
+    """Augmentation: windows are transposed by at most this many semitones, up or down."""
 
     tempo_percent: int = Field(default=8, ge=0, le=30)
-    """Augmentation: windows are played faster or slower by at most so many percent."""
+    """Augmentation: windows are played faster or slower by at most this many percent."""
 
     velocity_steps: int = Field(default=1, ge=0, le=8)
-    """Augmentation: windows are made louder or softer by at most so many steps of four MIDI velocities."""
+    """Augmentation: windows are made louder or softer by at most this many steps of four MIDI velocities."""
 
     drop_emotion: Share = 0.1
     """Share of windows whose emotion is hidden; guidance needs some."""
@@ -198,7 +198,7 @@ class SampleSettings(Section):
     """How pieces are drawn from the network."""
 
     temperature: float = Field(default=1.0, gt=0, le=5)
-    """Boldness in pitch: below 1 safer, above 1 wilder. All else is drawn as it was learnt."""
+    """Boldness in pitch: below 1 safer, above 1 wilder. Rhythm, loudness and note length are sampled unchanged."""
 
     top_p: float = Field(default=0.7, gt=0, le=1)
     """Draw pitches from the likeliest values that together hold this probability."""
@@ -207,7 +207,7 @@ class SampleSettings(Section):
     """Draw pitches from values at least this share as likely as the likeliest (0: no limit)."""
 
     top_k: int = Field(default=0, ge=0)
-    """Draw pitches from so many likeliest values (0: no limit)."""
+    """Draw pitches from this many likeliest values (0: no limit)."""
 
     guidance: float = Field(default=1.5, ge=0, le=10)
     """How strongly the emotion and plan are followed: 1 as learnt, above 1 exaggerated (twice the work)."""

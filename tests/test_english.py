@@ -38,7 +38,7 @@ BANNED = {
 PAGES = sorted(
     {ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")} - {ROOT / "docs/settings.md"}
 )
-MODULES = [ROOT / "docs" / "make.py"]
+MODULES = [ROOT / "docs" / "make.py", ROOT / "emogen" / "settings.py", *sorted((ROOT / "emogen" / "cli").glob("*.py"))]
 
 
 def prose(path: Path) -> Iterator[tuple[int, str]]:

@@ -60,7 +60,7 @@ class LateCommands(TyperGroup):
     """Imports a command's module when that command is called: ``emogen --help`` needs none of them, and is quick."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Put the real command in the place of its one-line stand-in."""
+        """Replace the one-line stand-in by the real command."""
         name = args[0]
         if name in COMMANDS:
             python_name = name.replace("-", "_")
