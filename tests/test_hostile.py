@@ -5,23 +5,28 @@ Every case stands for a kind; ``python -m tests.fuzz`` tries many more of each.
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from emogen.data.corpus import CLIPS, MANIFEST, NOTES, Manifest, checksums, open_corpus
+from emogen.data.prepare import prepare
 from emogen.errors import EmogenError
 from emogen.model.checkpoint import TRAINER, WEIGHTS, check_fits, load_arrays, load_trainer, read_meta
 from emogen.model.opening import open_in_torch, open_network
-from emogen.settings import ModelSettings
+from emogen.settings import DataSettings, ModelSettings
 from emogen.training import shelf
 from emogen.training.trainer import Trainer
 from tests import tiny
 from tests.hostile import change_header, change_meta, forget_checksums
+from tests.midi_files import dataset
 from tests.training import Notebook, new_trainer
 
 # ---- a trainer's state
@@ -188,3 +193,91 @@ def test_weights_fill_their_file_exactly(change: Callable[[dict[str, Any]], None
     change_header(path / WEIGHTS, lambda header, _: change(header["emotion.weight"]))
     with pytest.raises(EmogenError, match="is not an emogen checkpoint, or is damaged"):
         load_arrays(path)
+
+
+# ---- a prepared corpus
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return dataset(tmp_path / "source")
+
+
+def prepared_in(tmp_path: Path, source: Path) -> Path:
+    return prepare(source, tmp_path / "data", DataSettings(workers=1)).directory
+
+
+def a_bit(name: str) -> Callable[[Path], None]:
+    def flip(folder: Path) -> None:
+        content = bytearray((folder / name).read_bytes())
+        content[len(content) // 2] ^= 4
+        (folder / name).write_bytes(content)
+
+    return flip
+
+
+def another_name(folder: Path) -> None:
+    path = folder / MANIFEST
+    path.write_text(path.read_text().replace('"name": "source"', '"name": "sauce"'))
+
+
+def other_clips(**columns: Any) -> Callable[[Path], None]:
+    """Columns of clips.npz that cannot be, with checksums that are right."""
+
+    def change(folder: Path) -> None:
+        with np.load(folder / CLIPS) as arrays:
+            kept = dict(arrays)
+        np.savez(folder / CLIPS, **kept | {name: value(kept[name]) for name, value in columns.items()})
+        manifest = open_corpus_manifest(folder)
+        true = manifest.model_copy(update={"checksums": checksums(folder, manifest)})
+        (folder / MANIFEST).write_text(true.model_dump_json())
+
+    return change
+
+
+def open_corpus_manifest(folder: Path) -> Manifest:
+    return Manifest.model_validate_json((folder / MANIFEST).read_text())
+
+
+def a_pipe(folder: Path) -> None:
+    (folder / NOTES).unlink()
+    os.mkfifo(folder / NOTES)
+
+
+DAMAGED_CACHES: dict[str, Callable[[Path], None]] = {
+    **{f"a bit of {name}": a_bit(name) for name in (NOTES, CLIPS, MANIFEST)},
+    "another name": another_name,
+    "no checksums": lambda folder: (folder / MANIFEST).write_text(
+        open_corpus_manifest(folder).model_copy(update={"checksums": {}}).model_dump_json()
+    ),
+    "a manifest nested without end": lambda folder: (folder / MANIFEST).write_text("[" * 100_000),
+    "a pipe": a_pipe,
+    "clips that go backwards": other_clips(start=lambda own: own[::-1].copy()),
+    "an emotion too many": other_clips(emotion=lambda own: own + 6),
+    "a song too many": other_clips(song=lambda own: own + 1000),
+    "a split that is a fraction": other_clips(split=lambda own: own + 0.5),
+    "a clip fewer": other_clips(split=lambda own: own[1:]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_CACHES)
+def test_a_damaged_cache_is_refused_in_a_line_and_prepare_mends_it(damage: str, source: Path, tmp_path: Path) -> None:
+    folder = prepared_in(tmp_path, source)
+    notes = (folder / NOTES).read_bytes()
+    DAMAGED_CACHES[damage](folder)
+    with pytest.raises(EmogenError, match=f"^{folder} (is damaged|was prepared by another version)") as caught:
+        open_corpus(tmp_path / "data")
+    assert "\n" not in str(caught.value)
+    assert "emogen prepare" in caught.value.hint
+    assert not prepare(source, tmp_path / "data", DataSettings(workers=1)).already_there
+    assert open_corpus(tmp_path / "data").tokens.tobytes() == notes
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"a\0b", b"\x1b[2J"])
+def test_a_name_of_the_current_corpus_that_is_none_is_mended_too(content: bytes, source: Path, tmp_path: Path) -> None:
+    folder = prepared_in(tmp_path, source)
+    (tmp_path / "data" / "current").write_bytes(content)
+    with pytest.raises(EmogenError, match="current is damaged"):
+        open_corpus(tmp_path / "data")
+    assert prepare(source, tmp_path / "data", DataSettings(workers=1)).already_there
+    assert open_corpus(tmp_path / "data").directory == folder

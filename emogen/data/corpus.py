@@ -14,8 +14,10 @@ The *key* (names, sizes, times of the files, settings) tells whether the same so
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
 from emogen.music import tokens
 from emogen.music.tokens import Tokens
+from emogen.system.files import checksum, opened, shown
 
+NOTES, CLIPS, MANIFEST = "notes.bin", "clips.npz", "manifest.json"
 SPLITS = ("train", "valid", "test")
 FORMAT = 2
 """Incremented whenever the layout of the cache, the reading or the splitting changes."""
@@ -56,6 +61,8 @@ class Manifest(BaseModel):
     left_out: list[tuple[str, str]]
     """(path, reason)"""
     remarks: list[tuple[str, str]]
+    checksums: dict[str, str] = {}
+    """See ``checksums``; a corpus without them is not opened."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,24 +96,55 @@ def open_corpus(data_home: Path, name: str = "") -> Corpus:
     """Open a prepared corpus: the one prepared last, or one by its name, its folder's name, or its path.
 
     Raises:
-        EmogenError: no such corpus, or one that this version cannot use.
+        EmogenError: no such corpus, or one that is damaged or that this version cannot use.
     """
     directory = _directory(data_home, name)
     again = "prepare it again: emogen prepare SOURCE"
     try:
-        stated = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+        with opened(directory / MANIFEST) as file:
+            stated = json.load(file)
         if (stated["format"], stated["vocabulary"]) != (FORMAT, tokens.fingerprint()):
             raise EmogenError(f"{directory} was prepared by another version ({stated['emogen_version']})", again)
         manifest = Manifest.model_validate(stated)
-        with (directory / "clips.npz").open("rb") as file, np.load(file) as arrays:
+        if manifest.checksums != checksums(directory, manifest):
+            raise ValueError("its checksums are others")
+        with opened(directory / CLIPS) as file, np.load(file) as arrays:
             start, emotion, song, split = (arrays[column] for column in ("start", "emotion", "song", "split"))
             names = arrays["names"].tobytes().decode().split("\0")
-        notes = np.memmap(directory / "notes.bin", dtype=np.uint8, mode="r").reshape(-1, len(tokens.FAMILIES))
-        if not len(start) - 1 == len(emotion) == len(song) == len(split) == len(names) or start[-1] != len(notes):
+        notes = np.memmap(directory / NOTES, dtype=np.uint8, mode="r").reshape(-1, len(tokens.FAMILIES))
+        _check_fits(notes, start, (emotion, len(EMOTIONS)), (song, len(manifest.songs)), (split, len(SPLITS)))
+        if len(names) != len(split):
             raise ValueError("its parts do not fit together")
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+    ) as error:
         raise EmogenError(f"{directory} is damaged ({error})", again) from None
     return Corpus(directory, manifest, notes, start, emotion, song, split, names)
+
+
+def checksums(directory: Path, manifest: Manifest) -> dict[str, str]:
+    """Of each file of a prepared corpus; its manifest counts without them."""
+    text = manifest.model_copy(update={"checksums": {}}).model_dump_json()
+    own = hashlib.sha256(text.encode()).hexdigest()[:32]
+    return {MANIFEST: own} | {name: checksum(directory / name) for name in (CLIPS, NOTES)}
+
+
+def _check_fits(notes: Tokens, start: npt.NDArray[np.int64], *columns: tuple[npt.NDArray[np.integer], int]) -> None:
+    """Make sure that tokens (N, 4), where clips start (C + 1,) and columns (C,) of indices below a size go together."""
+    fits = start.ndim == 1 and start.dtype == np.int64 and start[0] == 0 and start[-1] == len(notes)
+    fits = fits and bool((np.diff(start) > 0).all())
+    for column, size in columns:
+        fits = fits and column.shape == (len(start) - 1,) and column.dtype.kind == "i"
+        fits = fits and column.min(initial=0) >= -1 and column.max(initial=0) < size
+    if not fits or (len(notes) and (notes.max(0) >= tokens.SIZES).any()):
+        raise ValueError("its parts do not fit together")
 
 
 def _directory(data_home: Path, name: str) -> Path:
@@ -114,9 +152,15 @@ def _directory(data_home: Path, name: str) -> Path:
     hint = "prepare one first: emogen prepare ./EMOPIA_1.0"
     if not name:
         try:
-            name = (data_home / "current").read_text(encoding="utf-8").strip()
-        except OSError:
+            with opened(data_home / "current") as file:
+                name = file.read(1024).decode().strip()
+            if not name or shown(name) != name:
+                raise ValueError
+        except FileNotFoundError:
             raise EmogenError("no music is prepared yet", hint) from None
+        except (OSError, ValueError):
+            again = "emogen prepare SOURCE mends it; --data names a prepared corpus"
+            raise EmogenError(f"{data_home / 'current'} is damaged", again) from None
     for directory in (data_home / name, Path(name)):
         if (directory / "manifest.json").exists():
             return directory

@@ -22,7 +22,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from emogen import __version__
-from emogen.data.corpus import FORMAT, SPLITS, Manifest, open_corpus
+from emogen.data.corpus import CLIPS, FORMAT, MANIFEST, NOTES, SPLITS, Manifest, checksums, open_corpus
 from emogen.data.shared_runs import Melodies
 from emogen.data.sources import Found, Source, find, opened, reasons
 from emogen.data.split import count, group_songs, name_emotions, official_only, split_officially, split_songs
@@ -31,7 +31,7 @@ from emogen.music import tokens
 from emogen.music.midi import read_midi
 from emogen.music.tokens import COLUMN, VELOCITY
 from emogen.settings import DataSettings
-from emogen.system.files import remove, whole, write_text
+from emogen.system.files import remove, shown, whole, write_text
 from emogen.system.processes import pool
 
 CHUNK_FILES = 32
@@ -87,7 +87,7 @@ def prepare(
                 held_out = Melodies.held_out(other) if other else None
                 encode = partial(_encode_files, found.root, found.in_zip, data.any_instrument, held_out)
                 music = _read_into(
-                    draft / "notes.bin", found, _encode_all(encode, found, data.workers), progress or (lambda *_: None)
+                    draft / NOTES, found, _encode_all(encode, found, data.workers), progress or (lambda *_: None)
                 )
                 if not music.clips:
                     raise EmogenError(f"no usable music in {source}", reasons(music.left_out))
@@ -258,18 +258,18 @@ def _describe(draft: Path, music: _Music, found: Source, data: DataSettings, who
     for column in (start, emotion, split):
         music.digest.update(column.astype(column.dtype.newbyteorder("<")).tobytes())
     np.savez_compressed(
-        draft / "clips.npz",
+        draft / CLIPS,
         start=start,
         emotion=emotion,
         song=song,
         split=split,
-        names=np.frombuffer("\0".join(_shown(clip.name) for clip in music.clips).encode(), dtype=np.uint8),
+        names=np.frombuffer("\0".join(shown(clip.name) for clip in music.clips).encode(), dtype=np.uint8),
     )
     name, source, key = who
     manifest = Manifest(
         format=FORMAT,
         name=name,
-        source=_shown(source),
+        source=shown(source),
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         key=key,
         fingerprint=music.digest.hexdigest()[:16],
@@ -278,14 +278,10 @@ def _describe(draft: Path, music: _Music, found: Source, data: DataSettings, who
         settings=data.model_dump(mode="json", exclude={"workers"}),
         thresholds=thresholds,
         counts=count(emotion, split, song, notes, seconds),
-        songs=[_shown(one) for one in names],
-        left_out=sorted((_shown(path), _shown(reason)) for path, reason in music.left_out),
-        remarks=[(_shown(path), _shown(remark)) for path, remark in (*found.remarks, *music.remarks, *remarks)],
+        songs=[shown(one) for one in names],
+        left_out=sorted((shown(path), shown(reason)) for path, reason in music.left_out),
+        remarks=[(shown(path), shown(remark)) for path, remark in (*found.remarks, *music.remarks, *remarks)],
     )
-    (draft / "manifest.json").write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+    manifest = manifest.model_copy(update={"checksums": checksums(draft, manifest)})
+    (draft / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
     return manifest
-
-
-def _shown(name: str) -> str:
-    """A file name as one line of text: control characters, and bytes that are not text, are written as escapes."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in name)
