@@ -58,7 +58,10 @@ class PathsSettings(Section):
     @field_validator("home", "runs", "soundfont")
     @classmethod
     def _expand_user(cls, path: Path | None) -> Path | None:
-        return path and path.expanduser()  # no shell stands between a file and us
+        try:
+            return path and path.expanduser()  # no shell stands between a file and us
+        except RuntimeError:  # a user without a home
+            raise ValueError("begins with the home folder of a user who has none") from None
 
     @property
     def data_home(self) -> Path:
@@ -252,14 +255,29 @@ LOCAL_CONFIG = Path("emogen.toml")
 """The configuration file of the working directory."""
 
 
+def in_home(kind: Literal["cache", "config"]) -> Path:
+    """The user's folder of a kind; a path from ``~``, which is not there, where the user has no home."""
+    try:
+        return {"cache": user_cache_path, "config": user_config_path}[kind]("emogen", appauthor=False)
+    except RuntimeError:
+        return Path("~", f".{kind}", "emogen")
+
+
 def user_config() -> Path:
     """The user's own configuration file, whether or not it exists."""
-    return user_config_path("emogen", appauthor=False) / "emogen.toml"
+    return in_home("config") / "emogen.toml"
 
 
 def default_home() -> Path:
-    """What ``paths.home`` means when it is not set: the user cache."""
-    return user_cache_path("emogen", appauthor=False)
+    """What ``paths.home`` means when it is not set: the user cache.
+
+    Raises:
+        UsageError: this user has no home.
+    """
+    path = in_home("cache")
+    if not path.is_absolute():
+        raise UsageError("this user has no home folder to keep prepared data in", "name a folder with --home")
+    return path
 
 
 def flag(option: str) -> str:
@@ -315,10 +333,14 @@ def load(flags: Mapping[str, Mapping[str, Any]] | None = None) -> Loaded:
 
 def _from_file(path: Path) -> Given:
     where = str(path) if path.is_absolute() else f"./{path}"
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{where} is a folder, a pipe or a device, not a file", "`emogen config init` writes one")
     try:
         tables = tomllib.loads(path.read_text("utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
+    except RecursionError:
+        raise UsageError(f"{where}: tables are nested too deeply", "`emogen config init` writes a valid file") from None
     except ValueError as error:  # not TOML, or not UTF-8
         raise UsageError(f"{where}: {error}", "`emogen config init` writes a sound file") from None
     given: Given = {}
@@ -327,8 +349,10 @@ def _from_file(path: Path) -> Given:
             given |= {f"{section}.{name}": (value, where) for name, value in table.items()}
         else:
             given[section] = (table, where)
-    for option in given:
+    for option, (value, _) in given.items():
         _check_known(option, OPTIONS, where)
+        if isinstance(value, int) and value.bit_length() > 63:  # as the format has it
+            raise UsageError(f"{where}: {option} is larger than numbers may be")
     return given
 
 

@@ -363,7 +363,7 @@ def test_a_place_below_a_file_is_refused_before_anything_is_composed(
     asked = wishes_of(monkeypatch)
     Path("taken").write_bytes(b"mine")
     code, _, err = run(*FIVE_S, "--out", out)
-    assert (code, err) == (1, "error: taken is not a folder\nhint: --out takes a .mid file or a folder\n")
+    assert (code, err) == (1, "error: taken is not a folder\nhint: choose another name or folder\n")
     assert not asked
     assert Path("taken").read_bytes() == b"mine"
 
@@ -376,7 +376,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_compos
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: path != Path("locked") and access(path, mode))
     code, _, err = run(*FIVE_S, "--out", "locked/deeper")
-    assert (code, err) == (1, "error: locked cannot be written to\nhint: --out chooses another folder\n")
+    assert (code, err) == (1, "error: locked cannot be written to\nhint: choose another name or folder\n")
     assert not asked
     assert run(*FIVE_S, "--out", "open/deeper")[0] == 0
 

@@ -163,7 +163,9 @@ def _open_streams() -> None:
 def _hint(error: OSError) -> str:
     """What to do when the system refuses."""
     hint = HINTS.get(error.errno or 0, "")
-    return hint.replace("that disk", f"the disk {disk_of(Path(error.filename))}") if error.filename else hint
+    if hint == FULL and error.filename:
+        hint = hint.replace("that disk", f"the disk {disk_of(Path(error.filename))}")
+    return hint
 
 
 def _complain(message: str, hint: str, code: int) -> int:

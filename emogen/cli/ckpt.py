@@ -7,6 +7,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -190,9 +191,10 @@ def sparkline(values: Sequence[float]) -> str:
     """A curve of block characters, at most 40 wide, from the lowest to the highest of the values."""
     if len(values) > 40:
         values = [values[round(i * (len(values) - 1) / 39)] for i in range(40)]
-    lowest, highest = min(values), max(values)
-    scale = 7 / (highest - lowest) if highest > lowest else 0
-    return "".join("▁▂▃▄▅▆▇█"[round((value - lowest) * scale)] for value in values)
+    numbers = [value for value in values if isfinite(value)]
+    lowest, highest = min(numbers, default=0.0), max(numbers, default=0.0)
+    scale = 7 / (highest - lowest) if lowest < highest else 0
+    return "".join("▁▂▃▄▅▆▇█"[round((value - lowest) * scale)] if isfinite(value) else "?" for value in values)
 
 
 def _age(seconds: float) -> str:

@@ -11,7 +11,8 @@ from rich.markup import escape
 
 from emogen.cli.console import console, echo, output
 from emogen.cli.options import AsJson, Force, refuse_existing
-from emogen.settings import LOCAL_CONFIG, OPTIONS, Settings, default_home, load, user_config
+from emogen.errors import EmogenError
+from emogen.settings import LOCAL_CONFIG, OPTIONS, Settings, in_home, load, user_config
 from emogen.system.files import write_text
 
 app = typer.Typer(no_args_is_help=True)
@@ -51,6 +52,8 @@ def init(
 ) -> None:
     """Write a settings file with every option in it, commented out."""
     path = user_config() if user else LOCAL_CONFIG
+    if user and not path.is_absolute():
+        raise EmogenError("this user has no home folder to keep settings in", "leave --user out")
     refuse_existing([path], force)
     write_text(path, commented_file())
     console.print(escape(f"wrote {path}; take the '#' from the options you want to set"), soft_wrap=True)
@@ -67,7 +70,7 @@ def commented_file() -> str:
         lines += ["", "", f"# {type(part.default).__doc__}", f"[{section}]"]
         for name, field in type(part.default).model_fields.items():
             choices = ", ".join(_toml(choice) for choice in get_args(field.annotation) if isinstance(choice, str))
-            unset = default_home() if name == "home" else ""
+            unset = in_home("cache") if name == "home" else ""
             default = unset if field.default is None else field.default
             lines += ["", f"# {field.description}", *([f"# One of {choices}."] if choices else [])]
             lines += [f"#{name} = {_toml(default)}"]

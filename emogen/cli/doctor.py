@@ -182,5 +182,5 @@ def _runs(settings: Settings) -> Facts:
 
 def _place(path: str | Path) -> str:
     """A path without the name of whose home it is in."""
-    text, home = str(path), str(Path.home())
+    text, home = str(path), os.path.expanduser("~")  # noqa: PTH111 (Path.home fails where there is none)
     return "~" + text[len(home) :] if text == home or text.startswith(home + os.sep) else text

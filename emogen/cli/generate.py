@@ -17,7 +17,7 @@ from emogen.cli.console import Step, bar, console, echo, table
 from emogen.cli.options import AsJson, Force, refuse_existing, settings_options
 from emogen.composing import provenance
 from emogen.emotion import EMOTIONS
-from emogen.errors import EmogenError, UsageError, check_range
+from emogen.errors import UsageError, check_range
 from emogen.settings import SampleSettings, Settings
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def generate(
     files = _files(out, [_name(wish) for wish in wishes], force)
     kinds = outputs.chosen(wav=wav, ogg=ogg, mp3=mp3, png=png, html=html)
     index = [files[0].with_name("index.html")] if html and len(names) > 1 else []
-    outputs.check([*outputs.beside(files, kinds), *index], kinds, settings.paths.soundfont, force)
+    outputs.check([*files, *outputs.beside(files, kinds), *index], kinds, settings.paths.soundfont, force)
 
     from emogen.composing.piece import Piece
     from emogen.composing.voice import Voice  # imports numpy: whatever needs neither it nor a checkpoint is checked
@@ -131,12 +131,6 @@ def _files(out: Path | None, names: list[str], force: bool) -> list[Path]:
     else:
         files = [(out or Path()) / name for name in names]
     refuse_existing(files, force, ", --out or --seed chooses another")
-    folder = files[0].parent
-    existing = next(one for one in (folder, *folder.parents) if one.exists())
-    if not existing.is_dir():
-        raise EmogenError(f"{existing} is not a folder", "--out takes a .mid file or a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise EmogenError(f"{existing} cannot be written to", "--out chooses another folder")
     return files
 
 

@@ -15,6 +15,7 @@ import typer
 
 from emogen.errors import EmogenError
 from emogen.settings import OPTIONS, flag, load
+from emogen.system.files import check_place
 
 Command = Callable[..., None]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -66,8 +67,10 @@ def refuse_existing(files: Sequence[Path], force: bool, otherwise: str = "") -> 
     """Refuse to replace files, unless ``force``; ``otherwise`` is what else one could do, or should know.
 
     Raises:
-        EmogenError: one or several of them exist.
+        EmogenError: one or several of them exist, or one could not be written, see ``files.check_place``.
     """
+    for file in files:
+        check_place(file)
     there = [] if force else [file for file in files if file.exists()]
     if there:
         more = f" and {len(there) - 1} more exist" if len(there) > 1 else " exists"

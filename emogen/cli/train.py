@@ -169,6 +169,7 @@ class Screen:
 
     def __init__(self, trainer: Trainer) -> None:
         self.run, self.epochs = trainer.run, trainer.settings.train.epochs
+        self.folder = self.run.folder
         before, after = TextColumn("epoch {task.fields[epoch]}"), TextColumn("{task.fields[facts]}")
         columns = (before, BarColumn(), MofNCompleteColumn(), after)
         self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
@@ -219,8 +220,12 @@ class Screen:
         """A line for people, here and in the log."""
         self.logged = time.monotonic()
         self.run.say(text)
+        if self.run.folder != self.folder:
+            self.folder, only_log = self.run.folder, False
+            text = f"the run's folder is gone and cannot be made again: it goes on in {self.folder}\n{text}"
         if not only_log:
-            console.print(escape(text), soft_wrap=True)
+            with suppress(OSError):  # a terminal that is gone costs no training
+                console.print(escape(text), soft_wrap=True)
 
 
 class Silent:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from emogen.composing.drafts import Drafts
 from emogen.composing.rules import RULES
 from emogen.composing.wish import Wish
+from emogen.errors import EmogenError
 from emogen.model.numpy_network import NumpyComposer, NumpyReader
 from emogen.music.notes import Ints, Piece
 from emogen.music.plan import PlanTable
@@ -32,6 +33,7 @@ AS_LEARNT = SampleSettings(temperature=1, top_p=1, top_k=0, min_p=0)
 obey less, and shifts are no more coherent (benchmarks/recipe.md)."""
 
 
+@np.errstate(all="ignore")  # what comes of it is looked at below
 def generate(
     network: Composer | NumpyComposer,
     plans: PlanTable,
@@ -103,6 +105,10 @@ def draw_note(
         logits = reader.logits(family)
         if guided:
             logits = logits[rows:] + drafts.guidance * (logits[:rows] - logits[rows:])
+        if not np.isfinite(logits).all():  # nothing could be drawn from them, and no piece would end
+            raise EmogenError(
+                "the network's scores contain NaN or infinity", "try another checkpoint: emogen ckpt list"
+            )
         for rule in rules:
             logits = logits + rule(drafts, note[:, COLUMN.shift])
         drawn = draw(logits, chance[:, family], sample if family == COLUMN.pitch else AS_LEARNT)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from emogen import __version__
+from emogen.system.files import shown
 
 if TYPE_CHECKING:
     from emogen.composing.wish import Wish
@@ -52,9 +53,9 @@ def title(known: Mapping[str, Any] | None, name: str) -> str:
     """The heading of a picture: emotion, length and seed of a piece that emogen made, else ``name``."""
     try:
         made = known or {}
-        return f"{called(made['emotion'])}, {made['seconds']:g} s, seed {made['seed']}"
+        return shown(f"{called(made['emotion'])}, {made['seconds']:g} s, seed {made['seed']}")
     except UNTRUSTED:
-        return name
+        return shown(name)
 
 
 def facts(known: Mapping[str, Any] | None, measured: Measures) -> dict[str, str]:
@@ -66,6 +67,6 @@ def facts(known: Mapping[str, Any] | None, measured: Measures) -> dict[str, str]
         "Key": measured.key,
     }
     with suppress(*UNTRUSTED):
-        told = {"Emotion": str(called(made["emotion"])), **told}
+        told = {"Emotion": shown(str(called(made["emotion"]))), **told}
     named = {"Seed": "seed", "Model": "checkpoint", "Version of emogen": "emogen"}
-    return told | {words: str(made[name]) for words, name in named.items() if name in made}
+    return told | {words: shown(str(made[name])) for words, name in named.items() if name in made}

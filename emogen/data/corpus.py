@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
@@ -105,7 +105,10 @@ def open_corpus(data_home: Path, name: str = "") -> Corpus:
             stated = json.load(file)
         if (stated["format"], stated["vocabulary"]) != (FORMAT, tokens.fingerprint()):
             raise EmogenError(f"{directory} was prepared by another version ({stated['emogen_version']})", again)
-        manifest = Manifest.model_validate(stated)
+        try:
+            manifest = Manifest.model_validate(stated)
+        except ValidationError as error:
+            raise ValueError(f"{MANIFEST}: {error.errors()[0]['msg']}") from None
         if manifest.checksums != checksums(directory, manifest):
             raise ValueError("its checksums are others")
         with opened(directory / CLIPS) as file, np.load(file) as arrays:

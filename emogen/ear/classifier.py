@@ -87,8 +87,15 @@ class Classifier:
 
         Raises:
             KeyError: an array is missing.
+            ValueError: arrays do not fit together, or hold what is not a number.
         """
-        return cls(**{name: np.asarray(arrays[name], dtype=np.float64) for name in cls.__dataclass_fields__})
+        made = cls(**{name: np.asarray(arrays[name], dtype=np.float64) for name in cls.__dataclass_fields__})
+        features, classes = made.weights.shape
+        if not made.mean.shape == made.scale.shape == (features,) or made.intercept.shape != (classes,):
+            raise ValueError("arrays do not fit together")
+        if not all(np.isfinite(array).all() for array in made.arrays().values()):
+            raise ValueError("not all numbers are finite")
+        return made
 
 
 def softmax(scores: Floats) -> Floats:

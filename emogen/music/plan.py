@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from emogen.emotion import EMOTIONS
 from emogen.music.measures import TONICS, key_fit, mode_fit, unit
@@ -40,6 +40,8 @@ New entries are added at the end, so that training can start from a checkpoint t
 HARMONY = slice(ENTRIES.index(TONICS[0]), None)
 """The entries of the harmony, which are known or hidden together."""
 
+FARTHEST = 1e4
+"""No mean, standard deviation or standardised plan is larger; those of music are below 200."""
 PLANS_KEPT = 64
 """Largest number of plans of each emotion that a table keeps."""
 NEAR = 0.1
@@ -98,6 +100,16 @@ class PlanTable(BaseModel):
     sd: tuple[float, ...]
     by_emotion: dict[str, tuple[tuple[float, ...], ...]]
     """Standardised plans (K, P) of each emotion."""
+
+    @model_validator(mode="after")
+    def _check(self) -> PlanTable:
+        """Refuse a table of uneven rows, or of numbers that no music has."""
+        rows = [self.mean, self.sd, *(plan for plans in self.by_emotion.values() for plan in plans)]
+        if any(len(row) != len(self.entries) for row in rows):
+            raise ValueError("rows of different lengths")
+        if not all(abs(number) <= FARTHEST for row in rows for number in row) or min(self.sd, default=1) <= 0:
+            raise ValueError("numbers that no music has")
+        return self
 
     def standardise(self, plans: Plans) -> Plans:
         """Plans (..., P) in SDs from the corpus's mean."""

@@ -117,16 +117,16 @@ def check_place(path: Path) -> None:
         raise EmogenError(f"{path}: {error.strerror or error}", elsewhere) from None
     if not existing.is_dir():
         why = "is a link that leads nowhere" if existing.is_symlink() else "is not a folder"
-        raise EmogenError(f"{existing} {why}, so {path} cannot be written", elsewhere)
+        raise EmogenError(f"{existing} {why}", elsewhere)
     if not os.access(existing, os.W_OK | os.X_OK):
         raise EmogenError(f"{existing} cannot be written to", elsewhere)
 
 
 def disk_of(path: Path) -> str:
     """The disk that ``path`` is on, for people: where it is mounted, and how much of it is free."""
-    place = next((one for one in (path.absolute(), *path.absolute().parents) if one.exists()), Path.cwd())
     try:
+        place = next(folder for folder in path.absolute().parents if folder.exists())
         mount = next((one for one in (place, *place.parents) if one.is_mount()), place)
         return f"{mount}, of which {shutil.disk_usage(place).free / 1e6:.1f} MB are free"
     except OSError:
-        return str(place)
+        return str(path.parent)

@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from emogen.sound.picture import FAINT, GRID, INK, Box, Colour, Sheet, write
+from emogen.system.files import shown
 
 NAME = "curves.png"
 COLOURS: tuple[Colour, ...] = ((31, 98, 168), (202, 54, 110), (226, 132, 24), (46, 140, 96))
@@ -26,7 +27,7 @@ def draw(folder: Path) -> None:
         Exception: there is no log, it is none of ours, the disk is full, or Pillow is not in its best state.
     """
     epochs = read_log((folder / "log.jsonl").read_text(encoding="utf-8"))
-    write(folder / NAME, picture(epochs, f"run {folder.name}"))
+    write(folder / NAME, picture(epochs, f"run {shown(folder.name)}"))
 
 
 def read_log(text: str) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from tempfile import gettempdir
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -96,10 +97,32 @@ class Run:
         """Write down the settings of the run, for people; to go on, the checkpoint's own count."""
         text = settings.model_dump_json(include={"model", "train"}, indent=1)
         files.write_text(self.folder / "settings.json", text)
+        self.mend()
+
+    def keep(self) -> None:
+        """Make the folder again where somebody removed it; where that is impossible, go on in another one."""
+        for folder in (self.folder, Path(gettempdir()) / f"emogen-run-{self.name}"):
+            try:
+                (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            except OSError:
+                continue
+            self.folder, self.checkpoints = folder, folder / "checkpoints"
+            return
+
+    def mend(self) -> None:
+        """Leave out of ``log.jsonl`` what is not an epoch: a line cut by a full disk or a power failure."""
+        path = self.folder / "log.jsonl"
+        if path.exists():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            mended = "".join(f"{line}\n" for line in text.splitlines() if _is_epoch(line))
+            if mended != text:
+                files.write_text(path, mended)
+                self.say("log.jsonl was damaged: lines that were not whole are left out")
 
     def say(self, text: str) -> None:
         """Add a line to ``log.txt``, for people (``tail -f``)."""
-        with (self.folder / "log.txt").open("a", encoding="utf-8") as log:
+        self.keep()
+        with (self.folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def record(self, facts: Mapping[str, Any]) -> None:
@@ -107,10 +130,18 @@ class Run:
 
         Of lines for one epoch the last one counts: a run that was killed, or resumed further back, repeats some.
         """
+        self.keep()
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps({**facts, "time": datetime.now(UTC).isoformat(timespec="seconds")}) + "\n")
             log.flush()
             os.fsync(log.fileno())
+
+
+def _is_epoch(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line)["epoch"], int)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return False
 
 
 def begun_from(init: Meta, name: str, loaded: Loaded) -> Settings:

@@ -15,6 +15,7 @@ from emogen.emotion import suggest
 from emogen.errors import EmogenError, UsageError
 from emogen.model.checkpoint import VOICE, WEIGHTS, Meta, read_meta
 from emogen.system import files
+from emogen.system.files import shown
 
 NAMES = {
     "last": "last_epoch_{epoch:03d}_step_{step:08d}",
@@ -168,4 +169,4 @@ def label(path: Path, meta: Meta) -> str:
     """What a checkpoint is called when it is spoken of."""
     if path == VOICE:
         return "the bundled voice"
-    return f"{meta.run}/{path.name}" if path.is_dir() else path.name
+    return f"{meta.run}/{shown(path.name)}" if path.is_dir() else shown(path.name)

@@ -254,6 +254,7 @@ class Trainer:
         """Write a checkpoint of the run, and remove all but ``keep`` of its kind."""
         if not self.team.leads:
             return
+        self.run.keep()
         if not self.model.is_finite():
             self.check_finite(math.nan)
         p, manifest, folder = self.progress, self.corpus.manifest, self.run.checkpoints
