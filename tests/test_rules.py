@@ -39,7 +39,11 @@ def test_the_first_note_is_struck_soon_and_no_pause_is_long() -> None:
     assert shifts_ms(drafts) == on_grid(0, 2000)  # however long it sounds
 
 
-@pytest.mark.parametrize("left_ms", [5000, 2400, 2250, 300, 260, 250, 240, 20])
+def test_a_first_note_is_struck_within_the_piece() -> None:
+    assert shifts_ms(Drafts([wish(0.4)], PLANS)) == on_grid(0, 150)  # and not where it would end it
+
+
+@pytest.mark.parametrize("left_ms", [5000, 3011, 3010, 2400, 2250, 300, 260, 250, 240, 20])
 @pytest.mark.parametrize("duration", [0, 40, len(DURATION_MS) - 1])
 def test_a_key_is_struck_while_it_can_sound_and_the_end_is_near_the_last_release(left_ms: int, duration: int) -> None:
     drafts = Drafts([wish(60)], PLANS)

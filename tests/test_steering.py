@@ -16,7 +16,7 @@ from emogen.emotion import EMOTIONS
 from emogen.music.measures import key_fit
 from emogen.music.plan import ENTRIES, HARMONY, measure
 from emogen.music.tokens import COLUMN, DURATION_MS, Tokens, encode
-from tests.drafting import PLANS, strike, wish
+from tests.drafting import PLANS, random_notes, strike, wish
 from tests.music import random_piece
 
 OWN = slice(0, HARMONY.start)
@@ -166,6 +166,7 @@ def test_what_a_new_passage_lacks_is_nothing_of_what_the_old_one_lacked() -> Non
     drafts = drafts_of(encode(random_piece(2, 30))[: 4 * CORRECT_NOTES - 1], 2.0)
     drafts.steer()
     assert (drafts.steering.lack != 0).all()
+    strike(drafts, random_notes(1)[:1])  # nothing is measured now
     drafts.steering.until_ms[0] = 1  # the first draft alone begins a new passage
     drafts.steer()
     assert not drafts.steering.lack[0].any()

@@ -41,7 +41,7 @@ def generate(
     sample: SampleSettings,
     opening: Piece | None = None,
     tell: Callable[[float], None] = lambda seconds: None,
-) -> list[Piece]:  # six: the network and its plans, the wishes, how to draw, what to begin with, who is told
+) -> list[Piece]:  # six: the network and its plans, the wishes, how to draw, what to begin with, and progress
     """A piece for each wish, of exactly its length, all drawn as one batch.
 
     Args:
