@@ -97,7 +97,9 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytes
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell("import sys; sys.executable, emogen.__file__"))
     here = {"metadata": {"path": str(tmp_path / "here")}}
-    NotebookClient(notebook, kernel_manager_class=ThisPython, timeout=600, resources=here).execute()
+    NotebookClient(
+        notebook, kernel_manager_class=ThisPython, startup_timeout=600, timeout=600, resources=here
+    ).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     shown = [output.data for output in outputs if output.output_type == "execute_result"]
     players = [data["text/html"] for data in shown if "<audio controls" in data.get("text/html", "")]
