@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import struct
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -304,6 +305,25 @@ def test_the_manifest_of_a_file_is_found_behind_whatever_precedes_it() -> None:
         data.replace(b"MTrk", b"ABCD\0\0\0\0MTrk"),
     ):
         assert read_text(wrapped) == "made by"
+
+
+def test_how_fast_a_key_is_released_does_not_matter() -> None:
+    data = midi(track([(0, b"\x90\x3c\x50"), (300, b"\x80\x3c\xff")]))
+    assert read_midi(data).remarks == ()
+    assert rows(read_piece(data)) == [(0, 60, 80, 300)]
+
+
+def test_memory_is_linear_in_notes_that_are_never_released() -> None:
+    strikes = np.ones((300_000, 3), dtype=np.uint8)
+    strikes[:, 1] = 21 + np.arange(300_000) % 88
+    body = b"\x00\x90\x3c\x40" + strikes.tobytes() + b"\x00\xff\x2f\x00"
+    tracemalloc.start()
+    piece, remarks = read_midi(midi(b"MTrk" + struct.pack(">I", len(body)) + body))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(piece) == 300_001
+    assert remarks == ("88 notes never released: ended with the music",)
+    assert peak < 200 * len(piece)  # bytes; the largest file that is read holds 1.3 million notes
 
 
 # ---- what the events of a channel mean

@@ -65,7 +65,7 @@ def _versions() -> Facts:
     try:
         named = requires(DISTRIBUTION) or []
     except PackageNotFoundError:  # run from its sources
-        named = ["torch", "numpy", "typer", "pydantic", "pretty_midi", "miditoolkit", "safetensors"]
+        named = ["torch", "numpy", "typer", "pydantic", "pretty_midi", "safetensors"]
     for requirement in named:
         if "extra ==" not in requirement:
             name = re.split(r"[^\w.-]", requirement)[0]

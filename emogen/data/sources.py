@@ -2,6 +2,7 @@
 
 A source is only looked through here, and nothing of it is unpacked: ``find`` lists its MIDI files with what their
 names and lists say about them, ``opened`` gives the bytes of one at a time.
+(Above 300 lines: folders, archives and lists, each with its oddities, in one place.)
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class Events:
     number: npt.NDArray[np.uint8]
     """(E,): pitch, controller or program, 0..127."""
     value: npt.NDArray[np.uint8]
-    """(E,): velocity or the controller's value, 0..127."""
+    """(E,): velocity or the controller's value, 0..127; 0 for OFF and PROGRAM."""
     tempo: list[tuple[int, int]]
     """(tick, microseconds per beat) of all tracks, in time order."""
     track_end: Ints
@@ -316,7 +316,7 @@ class _Parser:
         of_port = np.repeat(port, _spans(started, len(tick)))
         channel = 16 * of_port[keep] + (status[keep] & 0x0F)
         kind, number, value = kind[keep], number[keep], value[keep]
-        value[kind == PROGRAM] = 0
+        value[(kind == PROGRAM) | (kind == OFF)] = 0
         above = int((number > 0x7F).sum() + (value > 0x7F).sum())
         number, value = np.minimum(number, np.uint8(0x7F)), np.minimum(value, np.uint8(0x7F))
         kind[(kind == ON) & (value == 0)] = OFF
