@@ -117,6 +117,20 @@ def trained(emogen_train: Command, *arguments: str) -> None:
 # ---- the whole way
 
 
+def test_precision_auto_says_what_was_timed_and_a_run_that_goes_on_is_not_timed_again(emogen_train: Command) -> None:
+    code, _, err = emogen_train("--precision", "auto", "--epochs", "1")
+    assert code == 0, err
+    timed, facts, *_ = err.splitlines()
+    said = re.fullmatch(
+        r"computing in (float32|bfloat16): bfloat16 was timed to be \S+ times as fast as float32", timed
+    )
+    assert said
+    assert f"on cpu, {said[1]}, 1 thread" in facts
+    code, _, err = emogen_train("--precision", "auto", "--epochs", "2")
+    assert code == 0, err
+    assert f"on cpu, {said[1]}, 1 thread" in err.splitlines()[0]
+
+
 def test_training_tells_in_plain_lines_what_it_does_and_what_comes_next(emogen_train: Command) -> None:
     code, out, err = emogen_train()
     assert (code, out) == (0, "")

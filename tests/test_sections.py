@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from emogen.data.corpus import Corpus
+from emogen.ear.features import hear
 from emogen.ear.fitted import Ear
 from emogen.ear.judge import Scores
 from emogen.emotion import EMOTIONS
@@ -115,8 +116,8 @@ def test_the_interval_of_independent_pieces_is_the_binomial_one() -> None:
     hits = np.arange(400) % 4 < 3
     found = accuracy(hits, np.arange(400))
     deviation = np.sqrt(0.75 * 0.25 / 400)
-    assert found["low"] == pytest.approx(0.75 - 1.96 * deviation, abs=0.01)
-    assert found["high"] == pytest.approx(0.75 + 1.96 * deviation, abs=0.01)
+    assert found["low"] == pytest.approx(0.75 - 1.96 * deviation, abs=0.004)
+    assert found["high"] == pytest.approx(0.75 + 1.96 * deviation, abs=0.004)
 
 
 # ---- steering and length
@@ -186,8 +187,10 @@ def test_broken_pieces_are_counted() -> None:
     silent = Piece.of([*range(0, 5000, 250), 8500, 9000], [*range(50, 70), 72, 74], [64] * 22, [250] * 22)
     sparse = Piece.of([0, 3000, 6000], [60, 64, 67], [64] * 3, [3000, 3000, 4000])
     stuck = Piece.of(np.arange(40) * 250, np.where(np.arange(40) % 3, 60, 64), [64] * 40, [250] * 40)
-    found = breakage(of([whole, silent, sparse, stuck, whole]), 10.0)
-    assert found == {"pieces": 5, "silence_above_3_s": 1, "under_20_notes_in_30_s": 1, "stuck_on_one_pitch": 1}
+    two = Piece.of(np.arange(40) * 250, np.where(np.arange(40) % 2, 60, 64), [64] * 40, [250] * 40)
+    calm = Piece.of(np.arange(8) * 1250, 60 + np.arange(8), [64] * 8, [1250] * 8)  # nearly 20 notes in 30 s and more
+    found = breakage(of([whole, silent, sparse, stuck, two, calm]), 10.0)
+    assert found == {"pieces": 6, "silence_above_3_s": 1, "under_20_notes_in_30_s": 1, "stuck_on_one_pitch": 1}
 
 
 def test_what_is_copied_is_found_with_its_clip() -> None:
@@ -215,3 +218,13 @@ def test_pieces_that_are_all_alike_have_no_variety_and_real_ones_have_their_own(
     same = variety(of([random_piece(0, 15)] * 18, emotion), real)
     assert max(same.values()) < 1e-3
     assert variety(of([random_piece(0, 15)] * 2, [0, 1]), real) == {}
+
+
+def test_variety_is_the_mean_distance_of_two_pieces_in_standard_deviations_of_real_ones() -> None:
+    pieces = [random_piece(seed, 15) for seed in range(3)]
+    points = np.array([hear(on_grid(piece)).mean(0) for piece in pieces])
+    sd = points.std(0)
+    points = points[:, sd > 1e-9] / sd[sd > 1e-9]
+    one, another, third = (np.linalg.norm(points[a] - points[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+    found = variety(of(pieces[:2]), of(pieces))
+    assert found == pytest.approx({EMOTIONS[0]: one / np.mean([one, another, third])})

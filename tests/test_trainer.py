@@ -784,6 +784,19 @@ def test_each_epoch_is_a_line_for_machines(tmp_path: Path) -> None:
     assert [loss.train for loss in notebook.losses] == [notebook.steps[step - 1][3] for step in steps]
 
 
+def test_the_train_loss_of_an_epoch_is_that_of_its_own_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, notebook = new_trainer(tmp_path, epochs=3), Notebook()
+
+    def step(batch: Batch, watch: Any) -> tuple[float, int]:
+        notes = count_notes(batch)
+        return notes * (9.0 - trainer.progress.epoch), notes
+
+    monkeypatch.setattr(trainer, "step", step)
+    trainer.learn(notebook)
+    assert [loss.train for loss in notebook.losses] == pytest.approx([9, 8, 7])
+    assert trainer.progress.seconds == 0
+
+
 def test_the_watch_is_told_notes_a_second_and_the_time_left_in_all(tmp_path: Path) -> None:
     trainer, notebook = new_trainer(tmp_path), Notebook()
     trainer.learn(notebook)

@@ -38,6 +38,7 @@ Tokens = npt.NDArray[np.uint8]
 """(N, 4), columns in the order of ``FAMILIES``."""
 
 CHORD_MS = 35
+"""Longest time from a chord's first onset to its others. That the value is best was not measured."""
 SPREAD_MS = 6
 """Largest delay of a chord's notes after its first that ``decode`` adds."""
 
@@ -145,8 +146,7 @@ def _shifts(onset_ms: Ints) -> list[int]:
     for gap in np.diff(onset_ms, prepend=0).tolist():
         most = max(GRID_MS / 2, CATCH_UP * gap)
         wanted = gap - min(max(late, -most), most)
-        index = bisect_left(middles, wanted)
-        index = max(index, 1 if shifts else 0)  # a new chord never coincides with the last one
+        index = bisect_left(middles, wanted)  # 0 for the first chord only: the others are more than CHORD_MS later
         late += grid[index] - min(gap, grid[-1])  # silence beyond the grid is cut
         shifts.append(index)
     return shifts
