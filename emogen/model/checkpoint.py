@@ -302,7 +302,8 @@ def plans_of(path: Path, meta: Meta, older: bool = False) -> PlanTable:
     try:
         plans = PlanTable.model_validate(meta.plan)
     except ValidationError as error:
-        raise EmogenError(f"the plans of {path} are damaged: {error.errors()[0]['msg']}", TAKE_ANOTHER) from None
+        why = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise EmogenError(f"the plans of {path} are damaged: {why}", TAKE_ANOTHER) from None
     known = ENTRIES[: len(plans.entries)]
     if (meta.vocabulary, meta.emotions, plans.entries) != (tokens.fingerprint(), EMOTIONS, known):
         raise EmogenError(f"{path} speaks of other tokens, emotions or plans than this emogen", TOO_OLD)

@@ -205,7 +205,8 @@ def write_sound(file: Path, sound: Sound) -> None:
         try:
             _encode(draft, sound, file.suffix.lower())
         except RuntimeError as error:  # libsndfile's
-            raise EmogenError(f"{file} cannot be written: {error}", "is the disk full?") from None
+            hint = f"is the disk full? It is {files.disk_of(file)}"
+            raise EmogenError(f"{file} cannot be written: {error}", hint) from None
 
 
 def small_mp3(sound: Sound) -> bytes:
