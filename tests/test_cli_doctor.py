@@ -72,7 +72,7 @@ def test_prepared_data_that_is_damaged_is_told(run: Run, tmp_path: Path, monkeyp
 
 
 def test_nobodys_home_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "home", lambda: Path("/home/ada"))
+    monkeypatch.setenv("HOME", "/home/ada")
     assert doctor._place(Path("/home/ada/music")) == f"~{os.sep}music"
     assert doctor._place("/home/adam/music") == "/home/adam/music"
 
