@@ -48,9 +48,9 @@ def played(
         root, quality = chord(bars[bar % len(bars)])
         tones = [60 + (root + step) % 12 for step in tuple(QUALITIES.values())[quality]]
         length = end - start
-        if place == 0:
-            notes.append((start, 36 + root, 84, 2 * length))
-        if place == 0 or (place == 2 and beats_per_bar == 4):
+        half = place == 2 and beats_per_bar == 4
+        if place == 0 or half:
+            notes.append((start, 36 + root, 72 if half else 84, (2 if beats_per_bar == 4 else 3) * length))
             notes += [(start, tone, 72, 1.5 * length) for tone in tones]
         else:
             notes += [(start, tone, 60, 0.8 * length) for tone in tones[1:]]

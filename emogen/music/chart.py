@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from emogen.music.harmony import NO_CHORD, QUALITIES, bars, chords, downbeat_evidence, sections, sounds
+from emogen.music.harmony import NO_CHORD, QUALITIES, bars, chords, downbeat_odds, sections, sounds
 from emogen.music.measures import TONICS
 from emogen.music.notes import Floats, Ints, Piece
 from emogen.music.pulse import Onsets, clarity, track
@@ -58,7 +58,7 @@ class Chart:
             return cls(beats_ms, none, none, none, none, 4, 0.0)
         chroma, bass = sounds(piece, onsets, beats_ms)
         root, quality = chords(chroma, bass)
-        beats_per_bar, place = bars(downbeat_evidence(onsets, beats_ms, chroma, bass, root))
+        beats_per_bar, place = bars(downbeat_odds(onsets, beats_ms, bass, root, quality))
         section = sections(chroma, _bar_of(place))[_bar_of(place)]
         return cls(beats_ms, place, root, quality, section, beats_per_bar, clarity(onsets, beats_ms))
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emogen.music.notes import Floats, Ints, Piece
-from emogen.music.pulse import Onsets
+from emogen.music.pulse import Onsets, around
 
 QUALITIES: dict[str, tuple[int, ...]] = {
     "": (0, 4, 7),
@@ -31,30 +31,41 @@ NO_CHORD = -1
 FRESH_BEATS, FADED = 2, 0.05
 """A note counts in full for so many beats, then for this share: the pedal holds it longer than it is meant."""
 
-TONE, OTHER, FIRST, BASS = 1.0, 1.0, 0.25, 0.5
-"""What tones of the chord add and others subtract, what the root adds to its tone, what a root in the bass adds."""
-RARE = np.array([0.0, 0.0, 0.04, 0.05, 0.05, 0.04, 0.1, 0.08])
-"""What each quality must be better than a triad."""
-CHANGE, CERTAINTY = 1.0, 6.0
-
+SOUND = np.array(
+    [
+        [50, -20, -7, -51, 34, -7, -17, 50, -39, -4, -23, -15],
+        [58, -14, -6, 47, -94, -6, -30, 53, -17, -31, -4, -33],
+        [58, -22, -8, -23, 66, -3, -22, 53, -29, -6, 76, -21],
+        [47, -31, -3, -33, 35, -11, -13, 44, -47, -2, -38, 53],
+        [44, -25, -7, 61, -57, 1, -22, 43, -20, -42, 63, -32],
+        [51, -1, -20, 46, -23, 7, 79, -47, -12, 1, 23, -10],
+        [36, -8, -13, -12, 32, -17, -9, -13, 48, -20, -23, -17],
+        [36, -38, 21, -27, -16, 19, -34, 37, -33, -22, -7, -16],
+    ]
+)
+BASS = np.array(
+    [
+        [17, -15, -6, -1, 1, -12, -16, -2, 3, -14, -2, -3],
+        [19, -4, -4, 0, 18, -5, -12, 4, -8, -6, -2, -4],
+        [15, -9, -10, 1, -8, 0, -8, 3, -5, -5, 16, -8],
+        [15, -6, -3, -4, 2, 2, -11, 1, -8, 2, 12, 11],
+        [30, 7, -7, -8, -3, 0, -7, 8, 11, -3, 14, -8],
+        [36, 5, 4, -15, -4, 1, -10, 3, -20, 7, 1, -2],
+        [27, -1, -5, -6, 8, 9, -6, -5, -3, -7, -6, -6],
+        [24, 5, -1, -8, -6, 2, -1, -2, 10, 0, 5, -10],
+    ]
+)
+USUAL = np.array([38, 21, -19, 12, -8, -9, 7, 39])
+"""Tenths that pitch classes 0..11 above the root, the bass there, and each quality itself add to the logit of a chord:
+multinomial logistic regression on 170 songs of POP909, none of those kept for testing; one set of weights for every
+root, so a piece in another key has the same chords in that key. Pitch classes count by the root of their share. All but
+triads are favoured by 1 to 1.4 nats more than the regression has it, because smoothing swallows what is rare."""
+CHANGE = 2.0
+"""What another chord than the last beat's costs, in nats."""
 LEAST = 0.05
 """A beat in which less than this share of its time sounds is silent."""
 REST_BEATS = 2
 """Within a piece as many silent beats have no chord; fewer keep the last one."""
-
-
-def _templates() -> tuple[Floats, Floats]:
-    """Weights (8, 12) of the pitch classes above each quality's root, and of the bass."""
-    sound, bass = np.zeros((len(QUALITIES), 12)), np.zeros((len(QUALITIES), 12))
-    for row, tones in enumerate(QUALITIES.values()):
-        sound[row] = -OTHER
-        sound[row, list(tones)] = TONE
-        sound[row, 0] += FIRST
-        bass[row, 0] = BASS
-    return sound, bass
-
-
-SOUND, BASS_LINE = _templates()
 
 
 def sounds(piece: Piece, onsets: Onsets, beats_ms: Ints) -> tuple[Floats, Floats]:
@@ -95,12 +106,11 @@ def _amounts(start_ms: Floats | Ints, end_ms: Floats | Ints, kind: Ints, edges_m
 
 
 def fits(chroma: Floats, bass: Floats) -> Floats:
-    """How well each chord fits each beat: (K, 8, 12), quality by root."""
-    turn = (np.arange(12)[:, None] + np.arange(12)) % 12  # (root, degree): pitch class
-    sound = np.einsum("qd,krd->kqr", SOUND, chroma[:, turn])
-    low = np.einsum("qd,krd->kqr", BASS_LINE, bass[:, turn])
-    fit: Floats = sound + low - RARE[:, None]
-    return fit
+    """Logits (K, 8, 12) of each chord, quality by root, at each beat."""
+    above = (np.arange(12)[:, None] + np.arange(12)) % 12  # (root, degree): pitch class
+    sound = np.sqrt(chroma)[:, above] @ SOUND.T + bass[:, above] @ BASS.T + USUAL
+    logits: Floats = sound.transpose(0, 2, 1) / 10
+    return logits
 
 
 def chords(
@@ -108,7 +118,7 @@ def chords(
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
     """Root (K,) 0..11 or NO_CHORD, and quality (K,) of each beat; ``change`` (K,) is what another chord costs there."""
     count = len(chroma)
-    fit = CERTAINTY * fits(chroma, bass).reshape(count, -1)
+    fit = fits(chroma, bass).reshape(count, -1)
     silent = _rests(chroma.max(1) == 0)
     cost = np.broadcast_to(np.asarray(change, dtype=np.float64), (count,))
     path = stay_or_change(fit, cost)
@@ -144,25 +154,33 @@ def stay_or_change(score: Floats, cost: Floats) -> Ints:
     return path
 
 
-CHANGED, BASS_MOVED, STRUCK = 1.0, 0.8, 0.5
-"""What a change of chord, another bass and a salient onset say for a downbeat."""
-IRREGULAR, HALF_BAR = 12.0, 6.0
-"""What a bar of the wrong length costs, and one of half the length."""
+ROOT_MOVED, CHORD_MOVED, BASS_MOVED, STRUCK, HELD, SELDOM = 1.1, 0.3, 0.3, 0.4, 0.9, -2.7
+"""What another root, another chord, another bass, a salient onset and a long bass add to the log-odds of a downbeat,
+and the log-odds without any: logistic regression on 56 songs of POP909 whose beats are known."""
+HELD_MS = 50
+STRUCK_MS = 60
+"""An onset so near is struck on the beat."""
+IRREGULAR, HALF_BAR = 16.0, 10.0
+"""What a bar of the wrong length costs, and one of half the length, in nats."""
 THREE = 0.1
 """How much better bars of three must fit than bars of four, per beat."""
 
 
-def downbeat_evidence(
-    onsets: Onsets, beats_ms: Ints, chroma: Floats, bass: Floats, root: npt.NDArray[np.int8]
+def downbeat_odds(
+    onsets: Onsets, beats_ms: Ints, bass: Floats, root: npt.NDArray[np.int8], quality: npt.NDArray[np.int8]
 ) -> Floats:
-    """How much speaks for a bar that begins at each beat (K,), with mean 0 and SD 1."""
+    """Log-odds (K,) that a bar begins at each beat."""
     near = np.searchsorted((onsets.time_ms[1:] + onsets.time_ms[:-1]) / 2, beats_ms)
-    struck = np.where(np.abs(onsets.time_ms[near] - beats_ms) < 60, onsets.salience[near], 0.0)
-    changed = np.zeros(len(beats_ms))
-    changed[1:] = root[1:] != root[:-1]
-    evidence = CHANGED * (changed + _novelty(chroma)) + BASS_MOVED * _novelty(bass) + STRUCK * struck
-    spread = float(evidence.std())
-    return (evidence - evidence.mean()) / spread if spread > 1e-9 else np.zeros(len(evidence))
+    struck = np.abs(onsets.time_ms[near] - beats_ms) < STRUCK_MS
+    held = np.log((onsets.bass_ms + HELD_MS) / around(onsets.bass_ms + HELD_MS))
+    other_root = np.diff(root, prepend=root[:1]) != 0
+    return (
+        SELDOM
+        + ROOT_MOVED * other_root
+        + CHORD_MOVED * (other_root | (np.diff(quality, prepend=quality[:1]) != 0))
+        + BASS_MOVED * _novelty(bass)
+        + np.where(struck, STRUCK * onsets.salience[near] + HELD * held[near], 0.0)
+    )
 
 
 def _novelty(shares: Floats) -> Floats:
@@ -172,21 +190,21 @@ def _novelty(shares: Floats) -> Floats:
     return np.concatenate([[0.0], 1 - cosine])
 
 
-def bars(evidence: Floats) -> tuple[int, npt.NDArray[np.int8]]:
+def bars(odds: Floats) -> tuple[int, npt.NDArray[np.int8]]:
     """Beats per bar, 3 or 4, and the place (K,) of each beat in its bar, 0 on downbeats."""
-    three, in_three = _places(evidence, 3)
-    four, in_four = _places(evidence, 4)
-    if three > four + THREE * len(evidence):
+    three, in_three = _places(odds, 3)
+    four, in_four = _places(odds, 4)
+    if three > four + THREE * len(odds):
         return 3, in_three
     return 4, in_four
 
 
-def _places(evidence: Floats, meter: int) -> tuple[float, npt.NDArray[np.int8]]:
+def _places(odds: Floats, meter: int) -> tuple[float, npt.NDArray[np.int8]]:
     """The best score of bars of so many beats, and each beat's place (K,) in them."""
-    count = len(evidence)
+    count = len(odds)
     back = np.zeros(count, dtype=np.int64)
     total = np.zeros(meter)
-    total[0] = evidence[0]
+    total[0] = odds[0]
     ending = np.full(meter, IRREGULAR)
     ending[-1] = 0.0
     if meter == 4:
@@ -195,7 +213,7 @@ def _places(evidence: Floats, meter: int) -> tuple[float, npt.NDArray[np.int8]]:
         ended = total - ending
         back[beat] = ended.argmax()
         total[1:] = total[:-1]
-        total[0] = ended[back[beat]] + evidence[beat]
+        total[0] = ended[back[beat]] + odds[beat]
     place = np.empty(count, dtype=np.int8)
     place[-1] = total.argmax()
     for beat in range(count - 1, 0, -1):

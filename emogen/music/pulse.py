@@ -21,8 +21,9 @@ Singles = npt.NDArray[np.float32]
 
 CHORD_MS = 35
 """Onsets within so much of the first belong to it."""
+BASS_PITCH = 55
 FRAME_MS = 10
-BLUR_MS = 25
+BLUR_MS = 22
 """SD of the window in which an onset counts for a beat."""
 PERIODS_MS = (280, 1400)
 STEP = 0.025
@@ -31,14 +32,18 @@ REACH = 3
 """A beat's period is at most so many steps from the last beat's."""
 BEND = 1.0
 """What a step of the period costs."""
-TEMPO_MS, TEMPO_SPREAD, TEMPO_WEIGHT = 690.0, 0.35, 0.25
+TEMPO_MS, TEMPO_SPREAD, TEMPO_WEIGHT = 690.0, 0.35, 0.29
 """The preferred period, its SD in natural logarithms, and what the prior weighs in a beat."""
 REST_MS = 8_000
 """Silence between onsets beyond this holds no beats."""
 MARGIN_MS = 2 * PERIODS_MS[1]
 
-ON_BEAT, ON_HALF, ON_QUARTER, ON_THIRD, EMPTY = 1.0, 0.35, 0.1, 0.1, -0.55
-"""What an onset of mean salience adds at each place in a beat, and what a beat costs."""
+ON_BEAT, ON_HALF, ON_QUARTER, ON_THIRD = (-0.1, 1.0), (0.35, 0.085), (0.17, 0.14), (0.025, 0.055)
+"""What an onset adds at each place in a beat, and what its salience adds to that."""
+EMPTY = -0.64
+"""What a beat costs."""
+FULL, LOUD, LONG, FREE, LOW = 1.28, 0.05, 0.45, 0.32, 0.55
+"""What makes an onset salient: the logarithm of its notes, velocity above its neighbours', ..."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,6 +56,8 @@ class Onsets:
     """(E,): mean time of its notes."""
     salience: Floats
     """(E,): about 1 on average, more on strong beats."""
+    bass_ms: Ints
+    """(E,): the duration of its longest note below BASS_PITCH; 0 without one."""
     lowest: Ints
     """(E,): the lowest pitch sounding from this onset to the next; 0 for none."""
 
@@ -59,7 +66,7 @@ class Onsets:
         """The onsets of a piece; none of an empty one."""
         onset, count = piece.onset_ms, len(piece)
         if not count:
-            return cls(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros(0, np.int64))
+            return cls(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), *2 * (np.zeros(0, np.int64),))
         after = np.searchsorted(onset, onset + CHORD_MS, side="right").tolist()
         starts = []
         note = 0
@@ -73,19 +80,20 @@ class Onsets:
         loud = np.maximum.reduceat(piece.velocity, first)
         long = np.maximum.reduceat(piece.duration_ms, first)
         low = np.minimum.reduceat(piece.pitch, first)
+        bass_ms = np.maximum.reduceat(np.where(piece.pitch < BASS_PITCH, piece.duration_ms, 0), first)
         gap = np.minimum(np.diff(time_ms, append=time_ms[-1] + 500), 2000)
         score = (
-            1.2 * np.log(size)
-            + 0.05 * (loud - _around(loud))
-            + 0.45 * (np.log(long) - np.log(_around(long)))
-            + 0.4 * np.log(gap / np.median(gap))
-            + 0.8 * (low < _around(low) - 5)
+            FULL * np.log(size)
+            + LOUD * (loud - around(loud))
+            + LONG * (np.log(long) - np.log(around(long)))
+            + FREE * np.log(gap / np.median(gap))
+            + LOW * (low < around(low) - 5)
         )
         salience = 2 / (1 + np.exp(-score))
-        return cls(first, time_ms, salience, _lowest(piece, time_ms, number))
+        return cls(first, time_ms, salience, bass_ms, _lowest(piece, time_ms, number))
 
 
-def _around(values: npt.NDArray[np.int64], reach: int = 8) -> Floats:
+def around(values: Ints, reach: int = 8) -> Floats:
     """Mean (E,) of each value and its neighbours."""
     total = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
     at = np.arange(len(values))
@@ -149,10 +157,10 @@ def _scores(time_ms: Floats, salience: Floats, frames: int) -> Singles:
     reach = 3 * BLUR_MS // FRAME_MS
     window = np.exp(-0.5 * (np.arange(-reach, reach + 1) * FRAME_MS / BLUR_MS) ** 2)
     strong, plain = (np.convolve(signal, window, "same") for signal in (strong, plain))
-    at_beat = (ON_BEAT * strong).astype(np.float32)
-    at_half = (ON_HALF * plain).astype(np.float32)
-    at_quarter = (ON_QUARTER * plain).astype(np.float32)
-    at_third = (ON_THIRD * plain).astype(np.float32)
+    at_beat = (ON_BEAT[0] * plain + ON_BEAT[1] * strong).astype(np.float32)
+    at_half = (ON_HALF[0] * plain + ON_HALF[1] * strong).astype(np.float32)
+    at_quarter = (ON_QUARTER[0] * plain + ON_QUARTER[1] * strong).astype(np.float32)
+    at_third = (ON_THIRD[0] * plain + ON_THIRD[1] * strong).astype(np.float32)
     prior = EMPTY - TEMPO_WEIGHT * (np.log(PERIODS * FRAME_MS / TEMPO_MS) / TEMPO_SPREAD) ** 2 / 2
     scores = np.empty((len(PERIODS), frames), dtype=np.float32)
     for row, period, favour in zip(scores, PERIODS.tolist(), prior.tolist(), strict=True):
