@@ -53,7 +53,7 @@ def played(
             notes.append((start, 36 + root, 72 if half else 84, (2 if beats_per_bar == 4 else 3) * length))
             notes += [(start, tone, 72, 1.5 * length) for tone in tones]
         else:
-            notes += [(start, tone, 60, 0.8 * length) for tone in tones[1:]]
+            notes += [(start, tone, 60, 0.8 * length) for tone in tones]
         notes += [(start, 12 + tones[int(rng.integers(len(tones)))], 80, length / 2)]
         notes += [(start + length / 2, 12 + tones[int(rng.integers(len(tones)))], 64, length / 2)]
     onset, pitch, velocity, duration = (np.array(column) for column in zip(*notes, strict=True))

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from emogen.data.corpus import Corpus, Manifest
+from emogen.data.corpus import Charts, Corpus, Manifest
 from emogen.music import tokens
+from emogen.music.chart import Chart
 from emogen.music.notes import HIGHEST_KEY, LOWEST_KEY, Piece
 from emogen.music.tokens import CHORD_MS, SIZES, Tokens
 
@@ -52,9 +53,16 @@ def random_tokens(rng: np.random.Generator, notes: int) -> Tokens:
 
 
 def corpus_of(
-    clips: list[Tokens], emotion: npt.ArrayLike, split: npt.ArrayLike = 0, directory: Path = Path("nowhere")
+    clips: list[Tokens],
+    emotion: npt.ArrayLike,
+    split: npt.ArrayLike = 0,
+    directory: Path = Path("nowhere"),
+    charts: list[Chart] | None = None,
 ) -> Corpus:
-    """A prepared corpus of clips, each a song of its own, in memory; ``split`` is an index into ``SPLITS``."""
+    """A prepared corpus of clips, each a song of its own, in memory; ``split`` is an index into ``SPLITS``.
+
+    Without ``charts`` no clip has beats, which takes no time.
+    """
     number = len(clips)
     names = [f"{index}.mid" for index in range(number)]
     manifest = Manifest(
@@ -82,6 +90,7 @@ def corpus_of(
         np.arange(number, dtype=np.int32),
         np.broadcast_to(np.asarray(split, dtype=np.int8), number).copy(),
         names,
+        Charts.of(charts or [Chart.of(tokens.decode(clip[:0])) for clip in clips]),
     )
 
 

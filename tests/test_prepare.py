@@ -22,6 +22,7 @@ from emogen.data.split import SAME_MUSIC
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError, UsageError
 from emogen.music import tokens
+from emogen.music.chart import Chart
 from emogen.music.midi import read_piece
 from emogen.music.midi_events import MAX_BYTES
 from emogen.settings import DataSettings
@@ -71,6 +72,15 @@ def test_a_prepared_corpus_holds_every_clip_encoded_and_nothing_else(tmp_path: P
     assert report.directory == music.directory
     assert sorted(np.concatenate([music.clips(split) for split in SPLITS])) == list(range(24))
     assert (music.manifest.left_out, music.manifest.remarks) == ([], [])
+
+
+def test_every_clip_has_the_chart_of_its_notes(tmp_path: Path, home: Path) -> None:
+    _, music = prepared(dataset(tmp_path / "made"), home)
+    assert music.charts.start[-1] > 0
+    for clip in range(len(music.clip_names)):
+        chart, heard = music.chart(clip), Chart.of(tokens.decode(music.notes(clip)))
+        np.testing.assert_array_equal(chart.rows(), heard.rows())
+        assert (chart.beats_per_bar, chart.clarity) == (heard.beats_per_bar, heard.clarity)
 
 
 def test_counts_add_up(tmp_path: Path, home: Path) -> None:

@@ -4,7 +4,9 @@ It is a folder, ``<data home>/<name>-<first 8 digits of its key>/``, which is op
 
 =================  ================================================================================================
 ``notes.bin``      the tokens of all clips one after the other, uint8 (N, 4), memory-mapped
-``clips.npz``      ``start`` (C + 1,), ``emotion``, ``song``, ``split`` (C,) and the clips' names
+``beats.bin``      the beats of all clips' charts one after the other, ``chart.ROW`` (K,), memory-mapped
+``clips.npz``      ``start``, ``first_beat`` (C + 1,), ``emotion``, ``song``, ``split``, ``beats_per_bar``, ``clarity``
+                   (C,) and the clips' names
 ``manifest.json``  what it is, its source, settings and counts, what was left out and why
 =================  ================================================================================================
 
@@ -18,6 +20,7 @@ import hashlib
 import json
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +32,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
 from emogen.music import tokens
+from emogen.music.chart import ROW, Chart
 from emogen.music.tokens import Tokens
 from emogen.system.files import checksum, opened, shown
 
-NOTES, CLIPS, MANIFEST = "notes.bin", "clips.npz", "manifest.json"
+NOTES, BEATS, CLIPS, MANIFEST = "notes.bin", "beats.bin", "clips.npz", "manifest.json"
 SPLITS = ("train", "valid", "test")
-FORMAT = 2
+FORMAT = 3
 """Incremented whenever the layout of the cache, the reading or the splitting changes."""
 
 
@@ -66,6 +70,33 @@ class Manifest(BaseModel):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Charts:
+    """The charts of C clips, as they are stored."""
+
+    beats: npt.NDArray[np.void]
+    """(K,) of ``chart.ROW``, read-only, memory-mapped where they were prepared."""
+    start: npt.NDArray[np.int64]
+    """(C + 1,): the beats of clip c are ``beats[start[c] : start[c + 1]]``."""
+    beats_per_bar: npt.NDArray[np.int8]
+    """(C,)"""
+    clarity: npt.NDArray[np.float64]
+    """(C,)"""
+
+    @classmethod
+    def of(cls, charts: Sequence[Chart]) -> Charts:
+        """Some charts, in their order."""
+        start = np.cumsum([0, *map(len, charts)])
+        beats = np.concatenate([np.empty(0, dtype=ROW), *(chart.rows() for chart in charts)])
+        per_bar = np.array([chart.beats_per_bar for chart in charts], dtype=np.int8)
+        return cls(beats, start, per_bar, np.array([chart.clarity for chart in charts], dtype=np.float64))
+
+    def __getitem__(self, clip: int) -> Chart:
+        """The chart of a clip."""
+        rows = self.beats[self.start[clip] : self.start[clip + 1]]
+        return Chart.from_rows(rows, int(self.beats_per_bar[clip]), float(self.clarity[clip]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Corpus:
     """A prepared corpus of C clips and N notes."""
 
@@ -82,6 +113,7 @@ class Corpus:
     split: npt.NDArray[np.int8]
     """(C,): index into ``SPLITS``."""
     clip_names: list[str]
+    charts: Charts
 
     def clips(self, split: str) -> npt.NDArray[np.int64]:
         """Indices of the clips of one of ``SPLITS``."""
@@ -90,6 +122,10 @@ class Corpus:
     def notes(self, clip: int) -> Tokens:
         """Tokens (n, 4) of a clip, a read-only view."""
         return self.tokens[self.start[clip] : self.start[clip + 1]]
+
+    def chart(self, clip: int) -> Chart:
+        """The chart of a clip: of its tokens, decoded."""
+        return self.charts[clip]
 
 
 def open_corpus(data_home: Path, name: str = "") -> Corpus:
@@ -114,9 +150,16 @@ def open_corpus(data_home: Path, name: str = "") -> Corpus:
         with opened(directory / CLIPS) as file, np.load(file) as arrays:
             start, emotion, song, split = (arrays[column] for column in ("start", "emotion", "song", "split"))
             names = arrays["names"].tobytes().decode().split("\0")
+            first_beat, beats_per_bar, clarity = (
+                arrays[column] for column in ("first_beat", "beats_per_bar", "clarity")
+            )
         notes = np.memmap(directory / NOTES, dtype=np.uint8, mode="r").reshape(-1, len(tokens.FAMILIES))
         _check_fits(notes, start, (emotion, len(EMOTIONS)), (song, len(manifest.songs)), (split, len(SPLITS)))
-        if len(names) != len(split):
+        beats = np.memmap(directory / BEATS, dtype=ROW, mode="r") if first_beat[-1] else np.empty(0, dtype=ROW)
+        charts = Charts(beats, first_beat, beats_per_bar, clarity)
+        if not len(names) == len(split) == len(first_beat) - 1 == len(beats_per_bar) == len(clarity):
+            raise ValueError("its parts do not fit together")
+        if first_beat[0] or first_beat[-1] != len(beats) or (np.diff(first_beat) < 0).any():
             raise ValueError("its parts do not fit together")
     except (
         OSError,
@@ -129,14 +172,14 @@ def open_corpus(data_home: Path, name: str = "") -> Corpus:
         EOFError,
     ) as error:
         raise EmogenError(f"{directory} is damaged ({error})", again) from None
-    return Corpus(directory, manifest, notes, start, emotion, song, split, names)
+    return Corpus(directory, manifest, notes, start, emotion, song, split, names, charts)
 
 
 def checksums(directory: Path, manifest: Manifest) -> dict[str, str]:
     """Of each file of a prepared corpus; its manifest counts without them."""
     text = manifest.model_copy(update={"checksums": {}}).model_dump_json()
     own = hashlib.sha256(text.encode()).hexdigest()[:32]
-    return {MANIFEST: own} | {name: checksum(directory / name) for name in (CLIPS, NOTES)}
+    return {MANIFEST: own} | {name: checksum(directory / name) for name in (CLIPS, NOTES, BEATS)}
 
 
 def _check_fits(notes: Tokens, start: npt.NDArray[np.int64], *columns: tuple[npt.NDArray[np.integer], int]) -> None:

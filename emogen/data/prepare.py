@@ -22,12 +22,13 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from emogen import __version__
-from emogen.data.corpus import CLIPS, FORMAT, MANIFEST, NOTES, SPLITS, Manifest, checksums, open_corpus
+from emogen.data.corpus import BEATS, CLIPS, FORMAT, MANIFEST, NOTES, SPLITS, Manifest, checksums, open_corpus
 from emogen.data.shared_runs import Melodies
 from emogen.data.sources import Found, Source, find, opened, reasons
 from emogen.data.split import count, group_songs, name_emotions, official_only, split_officially, split_songs
 from emogen.errors import EmogenError, UnusableFile, UsageError
 from emogen.music import tokens
+from emogen.music.chart import ROW, Chart
 from emogen.music.midi import read_midi
 from emogen.music.tokens import COLUMN, VELOCITY
 from emogen.settings import DataSettings
@@ -87,7 +88,7 @@ def prepare(
                 held_out = Melodies.held_out(other) if other else None
                 encode = partial(_encode_files, found.root, found.in_zip, data.any_instrument, held_out)
                 music = _read_into(
-                    draft / NOTES, found, _encode_all(encode, found, data.workers), progress or (lambda *_: None)
+                    draft, found, _encode_all(encode, found, data.workers), progress or (lambda *_: None)
                 )
                 if not music.clips:
                     raise EmogenError(f"no usable music in {source}", reasons(music.left_out))
@@ -147,6 +148,10 @@ class Encoded(NamedTuple):
     """The held-out song of another corpus with which it shares a melody."""
     remarks: tuple[str, ...] = ()
     """What was mended in it."""
+    beats: bytes = b""
+    """Of its chart."""
+    beats_per_bar: int = 4
+    clarity: float = 0.0
 
 
 def _encode(data: bytes, any_instrument: bool, held_out: Melodies | None) -> Encoded:
@@ -154,7 +159,10 @@ def _encode(data: bytes, any_instrument: bool, held_out: Melodies | None) -> Enc
     notes = tokens.encode(piece)
     seconds = int(tokens.releases_ms(notes).max()) / 1000
     velocity = float(VELOCITY[notes[:, COLUMN.velocity]].mean())
-    return Encoded("", notes.tobytes(), seconds, velocity, held_out.find(notes) if held_out else "", remarks)
+    apart = held_out.find(notes) if held_out else ""
+    chart = Chart.of(tokens.decode(notes))
+    beats = chart.rows().tobytes()
+    return Encoded("", notes.tobytes(), seconds, velocity, apart, remarks, beats, chart.beats_per_bar, chart.clarity)
 
 
 def _encode_files(
@@ -196,6 +204,9 @@ class _Music:
     notes: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     velocity: list[float] = field(default_factory=list)
+    beats: list[int] = field(default_factory=list)
+    beats_per_bar: list[int] = field(default_factory=list)
+    clarity: list[float] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     remarks: list[tuple[str, str]] = field(default_factory=list)
     """What was mended in which file."""
@@ -206,11 +217,12 @@ class _Music:
     digest: Any = field(default_factory=hashlib.sha256)
 
 
-def _read_into(path: Path, found: Source, encoded: Generator[Encoded], progress: Callable[[int, int], None]) -> _Music:
-    """Write the tokens of a source's files one after the other; only a few figures of each stay in memory."""
+def _read_into(draft: Path, found: Source, encoded: Generator[Encoded], progress: Callable[[int, int], None]) -> _Music:
+    """Write the tokens and beats of a source's files one after the other; only a few figures of each stay in memory."""
     music = _Music(left_out=list(found.left_out))
     first_of: dict[bytes, Found] = {}
-    with path.open("wb") as file, contextlib.closing(encoded) as results:
+    bins = (draft / NOTES).open("wb"), (draft / BEATS).open("wb")
+    with bins[0] as notes, bins[1] as beats, contextlib.closing(encoded) as results:
         for number, (clip, result) in enumerate(zip(found.files, results, strict=True), 1):
             progress(number, len(found.files))
             if result.problem:
@@ -222,13 +234,17 @@ def _read_into(path: Path, found: Source, encoded: Generator[Encoded], progress:
                 music.left_out.append((clip.name, f"same notes as {twin.name}{other}"))
                 music.same.append((clip.song, twin.song))
                 continue
-            file.write(result.tokens)
+            notes.write(result.tokens)
+            beats.write(result.beats)
             music.digest.update(result.tokens)
             music.clips.append(clip)
             music.notes.append(len(result.tokens) // len(tokens.FAMILIES))
             music.seconds.append(result.seconds)
             music.velocity.append(result.velocity)
             music.remarks.extend((clip.name, remark) for remark in result.remarks)
+            music.beats.append(len(result.beats) // ROW.itemsize)
+            music.beats_per_bar.append(result.beats_per_bar)
+            music.clarity.append(result.clarity)
             if result.apart:
                 music.apart.setdefault(clip.song, result.apart)
     return music
@@ -263,6 +279,9 @@ def _describe(draft: Path, music: _Music, found: Source, data: DataSettings, who
         emotion=emotion,
         song=song,
         split=split,
+        first_beat=np.cumsum([0, *music.beats]),
+        beats_per_bar=np.array(music.beats_per_bar, dtype=np.int8),
+        clarity=np.array(music.clarity),
         names=np.frombuffer("\0".join(shown(clip.name) for clip in music.clips).encode(), dtype=np.uint8),
     )
     name, source, key = who

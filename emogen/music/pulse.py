@@ -34,6 +34,7 @@ BEND = 1.0
 """What a step of the period costs."""
 TEMPO_MS, TEMPO_SPREAD, TEMPO_WEIGHT = 690.0, 0.35, 0.29
 """The preferred period, its SD in natural logarithms, and what the prior weighs in a beat."""
+STRETCH_MS = 600_000
 REST_MS = 8_000
 """Silence between onsets beyond this holds no beats."""
 MARGIN_MS = 2 * PERIODS_MS[1]
@@ -103,11 +104,11 @@ def around(values: Ints, reach: int = 8) -> Floats:
 
 def _lowest(piece: Piece, time_ms: Floats, number: Ints) -> Ints:
     """The lowest pitch (E,) sounding from each onset to the next."""
-    change = np.zeros((128, len(time_ms) + 1), dtype=np.int16)
+    columns = len(time_ms) + 1
     last = np.maximum(np.searchsorted(time_ms, piece.onset_ms + piece.duration_ms - CHORD_MS), number + 1)
-    np.add.at(change, (piece.pitch, number), 1)
-    np.add.at(change, (piece.pitch, last), -1)
-    return (change.cumsum(1, dtype=np.int16) > 0).argmax(0)[:-1]
+    change = np.bincount(piece.pitch * columns + number, minlength=128 * columns)
+    change -= np.bincount(piece.pitch * columns + last, minlength=128 * columns)
+    return (change.reshape(128, columns).cumsum(1) > 0).argmax(0)[:-1]
 
 
 def _periods() -> Ints:
@@ -132,9 +133,7 @@ def track(onsets: Onsets, end_ms: int) -> Ints:
     rest = np.maximum(np.diff(onsets.time_ms) - REST_MS, 0)  # a rest of any length costs as little as a short one
     start_ms = onsets.time_ms[0] - MARGIN_MS
     time_ms = onsets.time_ms - np.concatenate([[0.0], np.cumsum(rest)]) - start_ms
-    frames = int(time_ms[-1] + REST_MS + MARGIN_MS) // FRAME_MS
-    beats = _path(_scores(time_ms, onsets.salience, frames)).astype(np.float64) * FRAME_MS
-    beats = _attract(beats, time_ms)
+    beats = _attract(_beats(time_ms, onsets.salience), time_ms)
     first = max(int(np.searchsorted(beats, time_ms[0] + BLUR_MS, side="right")) - 1, 0)
     after = int(np.searchsorted(beats, time_ms[-1] + BLUR_MS, side="right"))
     ringing = int(np.searchsorted(beats, time_ms[-1] + end_ms - onsets.time_ms[-1]))
@@ -146,78 +145,88 @@ def track(onsets: Onsets, end_ms: int) -> Ints:
     return np.unique(np.rint(beats + start_ms).astype(np.int64))
 
 
+def _beats(time_ms: Floats, salience: Floats) -> Floats:
+    """Beats in ms, from the margin before the first onset to REST_MS and a margin after the last.
+
+    A long piece is tracked STRETCH_MS at a time, each stretch beginning at a beat well inside the one before.
+    """
+    start, end = 0, int(time_ms[-1] + REST_MS + MARGIN_MS) // FRAME_MS
+    stretch, inside = STRETCH_MS // FRAME_MS, REST_MS // FRAME_MS
+    found: list[Ints] = []
+    while True:
+        frames = min(stretch, end - start)
+        here = slice(*np.searchsorted(time_ms, [(start - inside) * FRAME_MS, (start + frames) * FRAME_MS]).tolist())
+        scores = _scores(time_ms[here] - start * FRAME_MS, salience[here], frames)
+        beats = _path(scores, anchored=start > 0) + start
+        if start + frames == end:
+            return np.concatenate([*found, beats]).astype(np.float64) * FRAME_MS
+        beats = beats[beats < start + frames - inside]
+        found.append(beats[:-1])
+        start = int(beats[-1])
+
+
 def _scores(time_ms: Floats, salience: Floats, frames: int) -> Singles:
-    """What a beat that ends at each frame with each period adds: (frames, periods)."""
-    place, between = np.divmod(time_ms / FRAME_MS, 1)
-    plain, strong = (
-        np.bincount(place.astype(np.int64), weight * (1 - between), frames + 1)[:frames]
-        + np.bincount(place.astype(np.int64) + 1, weight * between, frames + 2)[:frames]
-        for weight in (np.ones(len(salience)), salience)
-    )
+    """What a beat with each period that ends at each frame adds: (periods, frames)."""
+    inside = (time_ms >= 0) & (time_ms < (frames - 1) * FRAME_MS)
+    place, between = np.divmod(time_ms[inside] / FRAME_MS, 1)
+    frame = np.concatenate([place, place + 1]).astype(np.int64)
     reach = 3 * BLUR_MS // FRAME_MS
     window = np.exp(-0.5 * (np.arange(-reach, reach + 1) * FRAME_MS / BLUR_MS) ** 2)
-    strong, plain = (np.convolve(signal, window, "same") for signal in (strong, plain))
-    at_beat = (ON_BEAT[0] * plain + ON_BEAT[1] * strong).astype(np.float32)
-    at_half = (ON_HALF[0] * plain + ON_HALF[1] * strong).astype(np.float32)
-    at_quarter = (ON_QUARTER[0] * plain + ON_QUARTER[1] * strong).astype(np.float32)
-    at_third = (ON_THIRD[0] * plain + ON_THIRD[1] * strong).astype(np.float32)
+    plain, strong = (
+        np.convolve(
+            np.bincount(frame, np.concatenate([(1 - between) * weight, between * weight]), frames), window, "same"
+        )
+        for weight in (np.ones(len(place)), salience[inside])
+    )
+    beat, half, quarter, third = (
+        (each * plain + by_salience * strong).astype(np.float32)
+        for each, by_salience in (ON_BEAT, ON_HALF, ON_QUARTER, ON_THIRD)
+    )
     prior = EMPTY - TEMPO_WEIGHT * (np.log(PERIODS * FRAME_MS / TEMPO_MS) / TEMPO_SPREAD) ** 2 / 2
-    scores = np.empty((len(PERIODS), frames), dtype=np.float32)
-    for row, period, favour in zip(scores, PERIODS.tolist(), prior.tolist(), strict=True):
-        row[:] = at_beat + favour
-        for signal, share in (
-            (at_half, 1 / 2),
-            (at_quarter, 1 / 4),
-            (at_quarter, 3 / 4),
-            (at_third, 1 / 3),
-            (at_third, 2 / 3),
-        ):
-            back = round(period * share)
+    scores = beat + prior.astype(np.float32)[:, None]
+    for row, period in zip(scores, PERIODS.tolist(), strict=True):
+        for signal, part in ((half, 1 / 2), (quarter, 1 / 4), (quarter, 3 / 4), (third, 1 / 3), (third, 2 / 3)):
+            back = round(period * part)
             row[back:] += signal[: frames - back]
-    return np.ascontiguousarray(scores.T)
+    return scores
 
 
-def _path(scores: Singles) -> Ints:
-    """Frames of the beats of largest total score."""
-    frames, count = scores.shape
-    block = int(PERIODS[0])
-    pad = int(PERIODS[-1])
-    best = np.zeros((pad + frames, count), dtype=np.float32)
-    """Of paths whose last beat is at each frame, by the period that follows."""
-    source = np.zeros((frames, count), dtype=np.int8)
-    column = np.arange(count)
-    reached = np.empty((frames, count), dtype=np.float32)
-    for start in range(0, frames, block):
-        end = min(start + block, frames)
-        at = np.arange(start, end)[:, None] + pad
-        total = scores[start:end] + best[at - PERIODS, column]
-        reached[start:end] = total
-        most, whence = total.copy(), np.zeros(total.shape, dtype=np.int8)
-        for step in range(1, REACH + 1):
-            cost = np.float32(BEND * step)
-            for shift in (step, -step):  # the next period is that many steps longer or shorter
-                to, since = (
-                    (slice(shift, None), slice(None, -shift))
-                    if shift > 0
-                    else (slice(None, shift), slice(-shift, None))
-                )
-                other = total[:, since] - cost
-                better = other > most[:, to]
-                np.copyto(most[:, to], other, where=better)
-                whence[:, to][better] = -shift
-        best[pad + start : pad + end] = most
-        source[start:end] = whence
-    tail = reached[frames - pad :]
-    frame, state = divmod(int(tail.argmax()), count)
+def _path(scores: Singles, anchored: bool) -> Ints:
+    """Frames of the beats of largest total score (periods, frames); with ``anchored`` the first is frame 0."""
+    count, frames = scores.shape
+    block, pad = int(PERIODS[0]), int(PERIODS[-1])
+    bend = np.float32(BEND)
+    best = np.zeros((count, pad + frames + block), dtype=np.float32)
+    """The best total of a path with a beat at each frame that goes on with each period."""
+    if anchored:
+        best[:, :pad] = -np.inf
+    reached = np.full((count, frames + block), -np.inf, dtype=np.float32)
+    """The best total of a path with a beat at each frame that has come with each period."""
+    before = np.arange(count)[:, None] * best.shape[1] + pad - PERIODS[:, None] + np.arange(block)
+    flat = best.reshape(-1)
+    for start in range(0, frames, block):  # no beat is as short as a block, so a block depends on earlier ones only
+        width = min(block, frames - start)
+        total = flat.take(before[:, :width] + start)
+        total += scores[:, start : start + width]
+        reached[:, start : start + width] = total
+        for steps in (1, 2):  # one, then two more: a period changes by REACH steps at most
+            nearby = total - steps * bend
+            bent = total.copy()
+            np.maximum(bent[steps:], nearby[:-steps], out=bent[steps:])
+            np.maximum(bent[:-steps], nearby[steps:], out=bent[:-steps])
+            total = bent
+        best[:, pad + start : pad + start + width] = total
+        if anchored and not start:
+            best[:, pad] = 0.0
+    last = reached[:, frames - pad : frames]
+    state, frame = divmod(int(last.argmax()), last.shape[1])
     frame += frames - pad
     beats = [frame]
-    while True:
-        frame -= int(PERIODS[state])
-        if frame < 0:
-            break
+    while (frame := frame - int(PERIODS[state])) >= anchored:
         beats.append(frame)
-        state += int(source[frame, state])
-    return np.array(beats[::-1])
+        low, high = max(state - REACH, 0), min(state + REACH + 1, count)
+        state = low + int((reached[low:high, frame] - bend * np.abs(np.arange(low, high) - state)).argmax())
+    return np.array([0] * anchored + beats[::-1])
 
 
 def _attract(beats: Floats, time_ms: Floats) -> Floats:
