@@ -91,7 +91,7 @@ def test_its_arrays_are_all_there_is_to_it(fitted: Judge) -> None:
 def test_a_judge_of_other_features_is_refused(fitted: Judge) -> None:
     arrays = fitted.arrays()
     with pytest.raises(EmogenError, match="another version") as caught:
-        Judge.of(arrays | {"weights": arrays["weights"][1:]})
+        Judge.of(arrays | {name: arrays[name][1:] for name in ("mean", "scale", "weights")})
     assert caught.value.hint
 
 

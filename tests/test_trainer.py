@@ -924,7 +924,9 @@ def test_a_training_begins_from_a_checkpoint_that_knows_fewer_plan_entries(tmp_p
     weights = {name: torch.randn_like(weight) for name, weight in before.model.state_dict().items()}
     values, known = weights["plan.weight"].chunk(2, dim=1)
     older = {**weights, "plan.weight": torch.cat([values[:, :4], known[:, :4]], dim=1)}
-    plans = before.plans.model_copy(update={"entries": ENTRIES[:4], "mean": before.plans.mean[:4], "sd": (2.0,) * 4})
+    rows = {name: tuple(row[:4] for row in table) for name, table in before.plans.by_emotion.items()}
+    known_entries = {"entries": ENTRIES[:4], "mean": before.plans.mean[:4], "sd": (2.0,) * 4, "by_emotion": rows}
+    plans = before.plans.model_copy(update=known_entries)
     before.save_last()
     meta = read_meta(shelf.found(before.run.checkpoints, "last")[0])
     checkpoint.save(tmp_path / "older", meta.model_copy(update={"plan": plans.model_dump(mode="json")}), older)
