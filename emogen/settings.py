@@ -109,6 +109,9 @@ class ModelSettings(Section):
     dropout: Share = 0.1
     """Share of activations dropped in training, on the residual stream and the embeddings."""
 
+    chart: bool = False
+    """Give the network the beat, the chords and what was played before (experimental: the bundled voice has none)."""
+
     @field_validator(*SIZES["base"])
     @classmethod
     def _by_size(cls, number: int, info: ValidationInfo) -> int:
@@ -195,6 +198,21 @@ class TrainSettings(Section):
 
     drop_remaining: Share = 0.1
     """Share of windows whose time remaining is hidden."""
+
+    drop_chart: Share = 0.25
+    """With --chart: share of windows whose beat and chords are hidden."""
+
+    drop_beat: Share = 0.05
+    """With --chart: share of windows whose beat alone is hidden."""
+
+    drop_chords: Share = 0.15
+    """With --chart: share of windows whose chords alone are hidden."""
+
+    drop_beat_at_note: Share = 0.1
+    """With --chart: share of single notes whose beat is hidden, so that a piece that slips off the beat recovers."""
+
+    drop_recall: Share = 0.25
+    """With --chart: share of windows in which what was played before is hidden."""
 
 
 class SampleSettings(Section):

@@ -16,9 +16,9 @@ from emogen.data.batches import Batch, Batches, balance, cut, plan_table
 from emogen.data.corpus import Corpus
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
-from emogen.music import plan
+from emogen.music import plan, position, relative
 from emogen.music.plan import ENTRIES, PlanTable
-from emogen.music.tokens import COLUMN, DURATION_MS, SHIFT_MS, SILENCE, SIZES, VELOCITY, Tokens, is_note
+from emogen.music.tokens import COLUMN, DURATION_MS, NO_NOTE, SHIFT_MS, SILENCE, SIZES, VELOCITY, Tokens, is_note
 from emogen.settings import TrainSettings
 from tests.music import PLAN_MEAN, PLAN_SD, corpus_of, random_tokens
 
@@ -237,7 +237,8 @@ def test_a_batch_has_the_shapes_and_types_that_the_model_takes() -> None:
             assert batch.emotion.shape == (rows, len(EMOTIONS))
             assert batch.plan.shape == (rows, len(ENTRIES))
             assert batch.remaining_s.shape == (rows, length)
-            assert [part.dtype for part in batch] == [torch.uint8, torch.float32, torch.float32, torch.float32]
+            assert [part.dtype for part in batch[:4]] == [torch.uint8, torch.float32, torch.float32, torch.float32]
+            assert [part.shape for part in batch[4:]] == [(rows, length, 0)] * 5
 
 
 def test_a_row_is_the_note_before_then_the_window_then_the_end_then_nothing() -> None:
@@ -474,3 +475,79 @@ def test_without_training_clips_there_is_no_table_and_a_person_is_told_what_to_d
     with pytest.raises(EmogenError, match="no training clips") as caught:
         plan_table(of, CONTEXT, 0)
     assert "emogen prepare" in caught.value.hint
+
+
+# ---- what charts and earlier matches say
+
+
+def charted(augment: TrainSettings | None, **hidden: float) -> Batches:
+    """Four clips of a melody in crotchets at 120 beats per minute, which returns."""
+    melody = np.array([40, 44, 47, 52, 40, 45, 49, 52] * 8)
+    shift = int(np.abs(SHIFT_MS - 500).argmin())
+    clip = np.stack([np.full(64, shift), melody, np.full(64, 16), np.full(64, 60)], axis=1).astype(np.uint8)
+    by = augment and augment.model_copy(update=hidden)
+    return Batches(corpus_of([clip] * 4, [0, 1, 2, 3]), "train", 2, 80, PLANS, by, charted=True)
+
+
+NEVER = dict.fromkeys(("drop_chart", "drop_beat", "drop_chords", "drop_beat_at_note", "drop_recall"), 0.0)
+
+
+def test_what_followed_the_last_time_is_told() -> None:
+    batch = charted(None).batch(0, 0)
+    notes, followed = batch.notes[0].numpy(), batch.followed[0].numpy()
+    assert followed[0].tolist() == [*NO_NOTE, 0]
+    assert followed[5, 4] == 1  # the first key again: a match of one
+    assert followed[5, 1] == notes[2, COLUMN.pitch]
+    assert (followed[10:64, :4] == notes[11:65]).all()  # from the second time on it is right
+
+
+def test_matches_move_with_the_key_and_the_tempo() -> None:
+    still, moved = charted(None).batch(0, 0), charted(TrainSettings(seed=3), **NEVER).batch(0, 0)
+    assert not torch.equal(still.notes, moved.notes)
+    for row in range(2):
+        assert torch.equal(moved.followed[row, 10:64, 1:4], moved.notes[row, 11:65, 1:4])
+        semitones = int(moved.notes[row, 1, 1]) - int(still.notes[0, 1, 1])
+        roots = still.references[0, :, 3].int()
+        known = roots < relative.NO_ROOT
+        assert known.any()
+        assert torch.equal(moved.references[row, :, 3].int()[known], (roots[known] + semitones) % 12)
+
+
+def test_the_next_note_lands_on_the_bin_of_its_shift() -> None:
+    batch = charted(None).batch(0, 0)
+    real = slice(1, 63)  # after the silence; the end is no note
+    target = batch.notes[0, 1:, COLUMN.shift].long()[real]
+    bins = batch.bins[0][real].gather(1, target[:, None])[:, 0].int()
+    assert ((bins <= 2) | (bins >= position.PARTS - 2) | ((bins - position.PARTS // 2).abs() <= 2)).all()
+    assert torch.equal(batch.landing[0, :-1], batch.place[0, 1:])
+
+
+@pytest.mark.parametrize(
+    ("hidden", "beat", "chords", "recall"),
+    [
+        ({}, True, True, True),
+        ({"drop_chart": 1.0}, False, False, True),
+        ({"drop_beat": 1.0}, False, True, True),
+        ({"drop_chords": 1.0}, True, False, True),
+        ({"drop_beat_at_note": 1.0}, False, True, True),
+        ({"drop_recall": 1.0}, True, True, False),
+    ],
+    ids=str,
+)
+def test_each_can_be_hidden_alone(hidden: dict[str, float], beat: bool, chords: bool, recall: bool) -> None:
+    batch = charted(STILL, **NEVER | hidden).batch(0, 0)
+    assert bool(batch.place[..., : position.BEAT].any()) == beat
+    assert bool(batch.landing[:, 1:, : position.BEAT].any()) == beat
+    assert bool((batch.bins < position.UNKNOWN).any()) == beat
+    assert bool(batch.place[..., position.BEAT :].any()) == chords
+    assert bool(batch.landing[:, 1:, position.BEAT :].any()) == chords
+    assert bool((batch.references[:, 1:, 3] < relative.NO_ROOT).any()) == chords
+    assert bool(batch.followed[..., 4].any()) == recall
+
+
+def test_the_beat_is_hidden_at_some_notes_and_where_they_lead() -> None:
+    batch = charted(STILL, **NEVER | {"drop_beat_at_note": 0.3}).batch(0, 0)
+    hidden = ~batch.place[..., 0].bool()
+    assert 0.1 < hidden.float().mean() < 0.5
+    assert torch.equal((batch.bins == position.UNKNOWN).all(-1), hidden)
+    assert torch.equal(~batch.landing[..., 0].bool(), hidden)  # that of the same step

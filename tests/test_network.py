@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from emogen.emotion import EMOTIONS
 from emogen.model.network import Block, Cache, Composer, rotate
 from emogen.model.rotary import FAR_S
+from emogen.music import position, recall, relative
 from emogen.music.plan import ENTRIES
 from emogen.music.tokens import COLUMN, FAMILIES, SILENCE, SIZES, end_row
 from emogen.settings import ModelSettings
@@ -320,3 +322,30 @@ def test_in_training_the_embedding_and_each_branch_drop_out(where: str) -> None:
             torch.nn.init.zeros_((block.down if where == "attention" else block.out).weight)
     notes, conditions = random_notes(), random_conditions()
     assert not is_same(views(model, notes, *conditions), views(model, notes, *conditions))
+
+
+# ---- networks that are told charts
+
+
+def test_a_charted_network_begins_as_the_plain_one_it_takes_from() -> None:
+    """Whatever it is told of charts changes nothing until it is trained; and then it can learn from it."""
+    plain = tiny.composer()
+    charted = Composer(tiny.SETTINGS.model_copy(update={"chart": True}))
+    charted.take(plain.state_dict())
+    charted.eval()
+    rng = np.random.default_rng(0)
+    notes = torch.from_numpy(rng.integers(0, SIZES, (2, 9, 4)).astype(np.uint8))
+    emotion, plan = torch.rand(2, len(EMOTIONS)), torch.randn(2, len(ENTRIES))
+    remaining_s = torch.rand(2, 8) * 30
+    place, landing = torch.randn(2, 2, 8, position.WIDTH)
+    followed = torch.from_numpy(rng.integers(0, (*SIZES, recall.BUCKETS), (2, 8, 5)).astype(np.uint8))
+    bins = torch.from_numpy(rng.integers(0, position.PARTS, (2, 8, SIZES[0])).astype(np.uint8))
+    references = torch.from_numpy(rng.integers(0, relative.NOTHING, (2, 8, 4)).astype(np.uint8))
+    told = place, followed, landing, bins, references
+    expected, _ = plain.nats(notes, emotion, plan, remaining_s, *told)  # which it does not look at
+    nats, _ = charted.nats(notes, emotion, plan, remaining_s, *told)
+    assert torch.allclose(nats, expected, atol=1e-4)
+    nats.sum().backward()  # type: ignore[no-untyped-call]
+    unmoved = {name for name, weight in charted.named_parameters() if weight.grad is None or not weight.grad.any()}
+    # behind enter and gains, which begin at zero for it, and behind the trust in what followed
+    assert unmoved <= {"chart.weight"}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from emogen.model import checkpoint, opening
 from emogen.model.network import Composer, Reader
 from emogen.model.numpy_network import READ_AT_ONCE, NumpyComposer, NumpyReader, gelu
 from emogen.model.opening import open_in_torch, open_network
+from emogen.music import position, recall, relative
 from emogen.music.plan import ENTRIES
 from emogen.music.tokens import NO_NOTE, SIZES, Tokens
 from emogen.settings import SampleSettings
@@ -201,3 +203,55 @@ def test_any_other_device_composes_in_torch(tmp_path: Path, monkeypatch: pytest.
     opened = open_network(path, checkpoint.read_meta(path), "cuda")
     assert isinstance(opened, Composer)
     assert not opened.training
+
+
+CHARTED = SETTINGS.model_copy(update={"chart": True})
+
+
+class Told(NamedTuple):
+    """Random things that a chart and an earlier match may say of B pieces of T notes."""
+
+    place: npt.NDArray[np.float32]
+    followed: npt.NDArray[np.uint8]
+    landing: npt.NDArray[np.float32]
+    bins: npt.NDArray[np.uint8]
+    references: npt.NDArray[np.uint8]
+
+
+def told(seed: int = 0) -> Told:
+    rng = np.random.default_rng(seed)
+    place, landing = rng.normal(size=(2, B, T, position.WIDTH)).astype(np.float32)
+    followed = rng.integers(0, (*(size + 1 for size in SIZES), recall.BUCKETS), (B, T, 5))
+    followed[followed[..., 4] == 0, :4] = NO_NOTE
+    bins = rng.integers(0, position.UNKNOWN + 1, (B, T, SIZES[0]))
+    references = rng.integers(0, (*3 * [relative.KEYS + 1], relative.NO_ROOT + 1), (B, T, 4))
+    return Told(place, followed.astype(np.uint8), landing, bins.astype(np.uint8), references.astype(np.uint8))
+
+
+def test_numpy_expects_what_torch_expects_of_a_charted_piece() -> None:
+    """Read in parts, every family and every piece; and each thing that is told makes a difference."""
+    model = tiny.composer(CHARTED)
+    notes, (emotion, plan, remaining_s) = random_notes(), random_conditions()
+    readers = both(model)
+
+    def logits(reader: Reader | NumpyReader, say: Told) -> list[npt.NDArray[np.float32]]:
+        reader.clear()
+        for part in (slice(0, 60), *(slice(at, at + 1) for at in range(60, T))):
+            left = remaining_s[:, part]
+            reader.read(notes[:, part], emotion, plan, left, say.place[:, part], say.followed[:, part])
+        found = []
+        for family, which in enumerate((say.bins[:, -1], say.references[:, -1], None, None)):
+            found.append(reader.logits(family, which))
+            if family < 3:
+                reader.see(family, np.arange(B) + 5, None if family else say.landing[:, -1])
+        return found
+
+    say = told()
+    torch_logits, numpy_logits = (logits(reader, say) for reader in readers)
+    for one, other in zip(torch_logits, numpy_logits, strict=True):
+        assert np.allclose(one, other, rtol=1e-3, atol=3e-3)
+    for name, values in told(1)._asdict().items():
+        changed = logits(readers[1], say._replace(**{name: values}))
+        assert any(not np.allclose(one, other, atol=1e-2) for one, other in zip(numpy_logits, changed, strict=True)), (
+            name
+        )

@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from emogen.composing.following import Following
+from emogen.composing.form import chart_for
 from emogen.composing.steering import Steering
 from emogen.composing.wish import Wish
 from emogen.emotion import EMOTIONS
@@ -32,16 +34,22 @@ class Drafts:
     """The arrays with a row per draft."""
 
     def __init__(
-        self, wishes: Sequence[Wish], plans: PlanTable, opening: Piece | None = None, guidance: float = 1.0
-    ) -> None:
+        self,
+        wishes: Sequence[Wish],
+        plans: PlanTable,
+        opening: Piece | None = None,
+        guidance: float = 1.0,
+        charted: bool = False,
+    ) -> None:  # five: what is wished, and how the network that draws is told
         """Drafts for wishes, that begin with an opening if there is one.
 
         Args:
             guidance: see ``SampleSettings.guidance``.
+            charted: whether the network knows charts.
         """
         rows = len(wishes)
         self.wishes, self.opening, self.guidance = wishes, opening, guidance
-        self.steering = Steering(wishes, plans)
+        self.steering = Steering(wishes, plans, charted)
         self.row = np.arange(rows)
         """Which wish (B,) each draft is for."""
         self.end_ms = np.array([round(wish.seconds * 1000) for wish in wishes])
@@ -63,6 +71,16 @@ class Drafts:
         """The durations (B, room) that ``notes`` come to have by that, as ids."""
         self.struck = np.zeros((rows, SIZES[COLUMN.pitch]), dtype=np.int64)
         """Which of ``notes`` each key (B, 88) played last."""
+        self.following: Following | None = None
+        if charted:
+            self.steering.renew(self.onset_ms, 1, self.rngs)
+            self.following = Following(
+                [
+                    chart_for(wish, *source, plans, rng)
+                    for wish, source, rng in zip(wishes, self.steering.sources, self.rngs, strict=True)
+                ],
+                ROOM,
+            )
         self.add(np.full((rows, 4), NO_NOTE), np.zeros(rows, dtype=np.int64))
         if opening is not None:
             self._begin_with(opening)
@@ -102,6 +120,8 @@ class Drafts:
             self.release_ms[key] = self.onset_ms + DURATION_MS[note[:, COLUMN.duration]]
             self.struck[key] = self.length
         self.length += 1
+        if self.following:
+            self.following.add(self.notes, self.length, self.onset_ms)
 
     def keep(self, rows: Ints) -> None:
         """Go on with some of the drafts (indices) only."""
@@ -109,6 +129,8 @@ class Drafts:
             setattr(self, name, getattr(self, name)[rows])
         self.rngs = [self.rngs[row] for row in rows]
         self.steering.keep(rows)
+        if self.following:
+            self.following.keep(rows)
 
     def steer(self) -> None:
         """Give the passages their plans, and ask for what they lack of them."""

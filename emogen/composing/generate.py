@@ -16,10 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from emogen.composing.drafts import Drafts
+from emogen.composing.following import Following
 from emogen.composing.rules import RULES
 from emogen.composing.wish import Wish
 from emogen.errors import EmogenError
 from emogen.model.numpy_network import NumpyComposer, NumpyReader
+from emogen.model.rotary import Floats32
+from emogen.music import position, relative
 from emogen.music.notes import Ints, Piece
 from emogen.music.plan import PlanTable
 from emogen.music.tokens import COLUMN, SHIFT_MS
@@ -28,6 +31,9 @@ from emogen.settings import SampleSettings
 if TYPE_CHECKING:
     from emogen.model.network import Composer, Reader
 
+PULSE = 2.5
+"""By how much the network's scores for the parts of a beat are multiplied. Drawn as they are learnt, pieces drift into
+the spacing of the notes they have just drawn."""
 AS_LEARNT = SampleSettings(temperature=1, top_p=1, top_k=0, min_p=0)
 """How all but pitches are drawn, whatever is set. Truncated too, durations make pieces denser by a fifth, velocities
 obey less, and shifts are no more coherent (benchmarks/recipe.md)."""
@@ -48,7 +54,7 @@ def generate(
         opening: notes that every piece begins with; they must end before the shortest wish does.
         tell: called after each note with the seconds of music composed so far, over all pieces.
     """
-    drafts = Drafts(wishes, plans, opening, sample.guidance)
+    drafts = Drafts(wishes, plans, opening, sample.guidance, network.settings.chart)
     guided = sample.guidance != 1
     reader = network.reader(len(drafts) * (2 if guided else 1))
     unread = drafts.length
@@ -78,7 +84,7 @@ def generate(
 def read(reader: Reader | NumpyReader, drafts: Drafts, unread: int) -> None:
     """Let a network read the last ``unread`` notes of the drafts, of each of them once, or with guidance twice.
 
-    The second half of a guided batch is told neither emotion nor plan: see ``draw_note``.
+    The second half of a guided batch is told neither emotion, plan nor chords: see ``draw_note``.
     """
     latest = slice(drafts.length - unread, drafts.length)
     emotion, plan = drafts.emotion, drafts.steering.plan
@@ -87,7 +93,19 @@ def read(reader: Reader | NumpyReader, drafts: Drafts, unread: int) -> None:
         emotion = np.concatenate([emotion, np.zeros_like(emotion)])
         plan = np.concatenate([plan, np.full_like(plan, np.nan)])
         notes, remaining_s = np.tile(notes, (2, 1, 1)), np.tile(remaining_s, (2, 1))
-    reader.read(notes, emotion, plan, remaining_s)
+    if not drafts.following:
+        return reader.read(notes, emotion, plan, remaining_s)
+    place, followed = drafts.following.place[:, latest], drafts.following.followed[:, latest]
+    if drafts.guidance != 1:
+        place, followed = np.concatenate([place, without_chords(place)]), np.concatenate([followed, followed])
+    return reader.read(notes, emotion, plan, remaining_s, place, followed)
+
+
+def without_chords(features: Floats32) -> Floats32:
+    """Features of moments (..., F) with the chords hidden."""
+    hidden = features.copy()
+    hidden[..., position.BEAT :] = 0
+    return hidden
 
 
 def draw_note(
@@ -101,8 +119,10 @@ def draw_note(
     chance = np.array([1 - rng.random(4) for rng in drafts.rngs])  # (B, 4), in (0, 1]
     rows, guided = len(drafts), drafts.guidance != 1
     note = np.zeros((rows, 4), dtype=np.int64)
+    following = drafts.following
     for family, rules in enumerate(RULES):
-        logits = reader.logits(family)
+        told = tell(following, drafts, family, note[:, COLUMN.shift]) if following else None
+        logits = reader.logits(family) if told is None else reader.logits(family, told, PULSE)
         if guided:
             logits = logits[rows:] + drafts.guidance * (logits[:rows] - logits[rows:])
         if not np.isfinite(logits).all():  # nothing could be drawn from them, and no piece would end
@@ -113,9 +133,28 @@ def draw_note(
             logits = logits + rule(drafts, note[:, COLUMN.shift])
         drawn = draw(logits, chance[:, family], sample if family == COLUMN.pitch else AS_LEARNT)
         note[:, family] = drawn
-        if family + 1 < len(RULES):
-            reader.see(family, np.concatenate([drawn, drawn]) if guided else drawn)
+        if family + 1 == len(RULES):
+            break
+        landing = None
+        if following and family == COLUMN.shift:
+            following.land(drafts.onset_ms + SHIFT_MS[drawn])
+            landing = following.landing
+            landing = np.concatenate([landing, without_chords(landing)]) if guided else landing
+        reader.see(family, np.concatenate([drawn, drawn]) if guided else drawn, landing)
     return note, drafts.ends(SHIFT_MS[note[:, [COLUMN.shift]]])[:, 0]
+
+
+def tell(following: Following, drafts: Drafts, family: int, shift: Ints) -> npt.NDArray[np.uint8] | None:
+    """What the head of a family is told of the charts (B, ...), or twice that with guidance; nothing for most."""
+    if family == COLUMN.shift:
+        told = following.bins(drafts.onset_ms)
+        return np.concatenate([told, told]) if drafts.guidance != 1 else told
+    if family == COLUMN.pitch:
+        told = following.references(shift, drafts.pitch)
+        hidden = told.copy()
+        hidden[:, -1] = relative.NO_ROOT
+        return np.concatenate([told, hidden]) if drafts.guidance != 1 else told
+    return None
 
 
 def draw(logits: npt.NDArray[np.float32], chance: npt.NDArray[np.float64], sample: SampleSettings = AS_LEARNT) -> Ints:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emogen.composing.drafts import Drafts
+from emogen.music import position
 from emogen.music.notes import LOWEST_KEY, Ints
 from emogen.music.plan import ENTRIES, HARMONY
 from emogen.music.tokens import COLUMN, DURATION_MS, NO_NOTE, SHIFT_MS, SIZES
@@ -103,9 +104,52 @@ def towards_harmony(drafts: Drafts, shift: Ints) -> Nats:
     return drafts.guidance * (HARMONY_PULL * drafts.steering.lack[:, OF_KEY])
 
 
+CHORD_PULL, CHORD_FADES = 1.0, (60, 72)
+"""Nats between the keys of the chord's pitch classes and the others, in full up to the first pitch, fading to none at
+the second: accompaniment plays the chord, a melody moves through it. And nats for its root in the bass."""
+ROOT_PULL, BASS_BELOW = 2.0, 52
+PITCH = np.arange(SIZES[COLUMN.pitch]) + LOWEST_KEY
+CHORD_WEIGHT = np.interp(PITCH, CHORD_FADES, (1, 0)).astype(np.float32)
+
+
+def plays_the_chord(drafts: Drafts, shift: Ints) -> Nats:
+    """What a chart asks for is heard: the chord's tones are likelier, and its root in the bass."""
+    if not drafts.following:
+        return np.zeros((1, 1), dtype=np.float32)
+    tones = drafts.following.landing[:, position.BEAT + 1 : position.BEAT + 13]
+    sounds = tones.any(axis=1, keepdims=True)
+    is_root = (drafts.following.root[:, None] == PITCH % 12) & (PITCH < BASS_BELOW)
+    return sounds * CHORD_WEIGHT * CHORD_PULL * (tones[:, PITCH % 12] - 0.5) + np.float32(ROOT_PULL) * is_root
+
+
+RETURN_SHIFT, RETURN_PITCH = 1.5, 2.0
+"""Nats for shifts and keys that a section had at the same place when it was heard before."""
+
+
+def returns_in_rhythm(drafts: Drafts, shift: Ints) -> Nats:
+    """A section that was heard before has its rhythm again."""
+    if not drafts.following:
+        return np.zeros((1, 1), dtype=np.float32)
+    return np.float32(RETURN_SHIFT) * drafts.following.returning_shifts(drafts.onset_ms, drafts.length)
+
+
+def returns_in_pitch(drafts: Drafts, shift: Ints) -> Nats:
+    """A section that was heard before has its notes again."""
+    if not drafts.following:
+        return np.zeros((1, 1), dtype=np.float32)
+    return np.float32(RETURN_PITCH) * drafts.following.returning_pitches(drafts.notes, drafts.length)
+
+
 RULES: tuple[tuple[Rule, ...], ...] = (
-    (begins_soon, pauses_briefly, ends_near_its_last_sound, leaves_the_highest_key, towards_density),  # shift
-    (rises_in_a_chord, towards_harmony),  # pitch
+    (
+        begins_soon,
+        pauses_briefly,
+        ends_near_its_last_sound,
+        leaves_the_highest_key,
+        towards_density,
+        returns_in_rhythm,
+    ),  # shift
+    (rises_in_a_chord, towards_harmony, plays_the_chord, returns_in_pitch),  # pitch
     (),  # velocity
     (is_released_in_time,),  # duration
 )

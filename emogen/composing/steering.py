@@ -18,6 +18,7 @@ import numpy.typing as npt
 from emogen.composing.wish import Wish
 from emogen.music.notes import Ints
 from emogen.music.plan import ENTRIES, HARMONY, Plans, PlanTable, measure
+from emogen.music.songbook import Progression
 from emogen.music.tokens import COLUMN, Tokens
 
 PLAN_S = 40.0
@@ -43,9 +44,13 @@ class Steering:
     BY_ROW = ("planned", "plan", "lack", "begins", "until_ms")
     """The arrays with a row per draft."""
 
-    def __init__(self, wishes: Sequence[Wish], plans: PlanTable) -> None:
+    def __init__(self, wishes: Sequence[Wish], plans: PlanTable, charted: bool = False) -> None:
+        """With ``charted`` the harmony is left to charts, and plans are those of clips whose bars are known."""
         rows = len(wishes)
-        self.wishes, self.plans, self.typical = list(wishes), plans, plans.typical()
+        self.wishes, self.plans, self.typical = list(wishes), plans, plans.typical_rows()
+        self.charted = charted
+        self.sources: list[tuple[Plans, Progression | None]] = [(np.zeros(0, np.float32), None)] * rows
+        """The clip that each draft's first passage follows: its own plan (P,) and its bars."""
         self.planned: Plans = np.zeros((rows, len(ENTRIES)), dtype=np.float32)
         """The plan (B, P) of the present passage, standardised; NaN is left open."""
         self.plan = self.planned.copy()
@@ -62,29 +67,43 @@ class Steering:
         for name in self.BY_ROW:
             setattr(self, name, getattr(self, name)[rows])
         self.wishes = [self.wishes[row] for row in rows]
+        self.sources = [self.sources[row] for row in rows]
 
     def renew(self, onset_ms: Ints, length: int, rngs: Sequence[np.random.Generator]) -> None:
         """Draw a plan for each draft whose passage is over, after ``length`` notes, the last at ``onset_ms`` (B,)."""
         for row in np.flatnonzero(onset_ms >= self.until_ms).tolist():
-            plan = self._drawn(self.wishes[row], rngs[row])
+            plan, source = self._drawn(self.wishes[row], rngs[row])
             if self.until_ms[row]:  # a piece stays in its key
                 plan[HARMONY] = self.planned[row, HARMONY]
+            else:
+                self.sources[row] = plan.copy(), source
+            if self.charted:
+                plan[HARMONY] = np.nan
             self.planned[row] = self.plan[row] = plan
             self.lack[row] = 0
             self.begins[row] = length
             self.until_ms[row] = onset_ms[row] + PLAN_S * 1000
 
-    def _drawn(self, wish: Wish, rng: np.random.Generator) -> Plans:
-        """A plan (P,) typical of the wish's emotion, with what the wish gives in its place."""
+    def _drawn(self, wish: Wish, rng: np.random.Generator) -> tuple[Plans, Progression | None]:
+        """A plan (P,) typical of the wish's emotion, with what the wish gives in its place; and its clip's bars."""
         name = str(rng.choice(list(wish.emotion), p=list(wish.emotion.values())))
-        typical = self.typical.get(name, np.full((1, len(ENTRIES)), np.nan, dtype=np.float32))
+        rows, bars = self.typical.get(name), self.plans.progressions.get(name, ())
+        if rows is None:
+            typical, rows = np.full((1, len(ENTRIES)), np.nan, dtype=np.float32), np.zeros(1, dtype=np.int64)
+        else:
+            if self.charted and (known := [row for row in rows.tolist() if bars[row]]):
+                rows = np.array(known)
+            typical = np.array(self.plans.by_emotion[name], dtype=np.float32)[rows]
         pins = np.array([wish.pins.get(entry, np.nan) for entry in ENTRIES])
         pinned = self.plans.standardise(pins)
         if "mode" in wish.pins:  # with a harmony that has it
             mode = ENTRIES.index("mode")
-            typical = typical[np.abs(typical[:, mode] - pinned[mode]).argsort()[:NEAREST]]
-        plan = np.where(np.isnan(pins), typical[rng.integers(len(typical))], pinned)
-        return plan if wish.tonic is None else self.plans.moved_to(wish.tonic, plan)
+            near = np.abs(typical[:, mode] - pinned[mode]).argsort()[:NEAREST]
+            typical, rows = typical[near], rows[near]
+        drawn = int(rng.integers(len(typical)))
+        plan = np.where(np.isnan(pins), typical[drawn], pinned)
+        source = bars[rows[drawn]] if bars else None
+        return (plan if wish.tonic is None else self.plans.moved_to(wish.tonic, plan)), source
 
     def correct(self, notes: Tokens, held: npt.NDArray[np.uint8], length: int) -> None:
         """Measure the passages and ask for what they lack; the longer a passage, the more of its lack counts.

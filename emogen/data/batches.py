@@ -6,7 +6,7 @@ Every batch is a pure function of (seed, epoch, step), so a run that is stopped 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,19 @@ from torch import Tensor
 from emogen.data.corpus import Corpus
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
-from emogen.music import plan
+from emogen.music import plan, position, recall, relative
+from emogen.music.chart import Chart
 from emogen.music.notes import Ints
-from emogen.music.tokens import COLUMN, DURATION_MS, SHIFT_MS, SILENCE, SIZES, Tokens, end_row, is_note, nearest
+from emogen.music.songbook import Progression
+from emogen.music.tokens import COLUMN, DURATION_MS, SHIFT_MS, SILENCE, SIZES, Tokens, decode, end_row, is_note, nearest
 from emogen.settings import TrainSettings
 
 BUCKET_BATCHES = 16
 """The windows of this many batches are sorted by length together, so that a batch holds windows of similar length."""
+
+
+NOTHING_FOLLOWED = np.append(SILENCE, [[0]], axis=1).astype(np.uint8)
+"""The row (1, 5) of ``Batch.followed`` where nothing was matched."""
 
 
 class Batch(NamedTuple):
@@ -36,9 +42,38 @@ class Batch(NamedTuple):
     """(B, P), standardised; NaN where hidden."""
     remaining_s: Tensor
     """(B, T): from the onset of each note of ``notes[:, :-1]`` to the end of the piece; NaN where hidden."""
+    place: Tensor
+    """(B, T, F): what the chart says of each note's onset, see ``position.Moments``; zeros where hidden. This and what
+    follows are for a network that is told charts; for others they are empty: their last axis has length 0."""
+    followed: Tensor
+    """(B, T, 5) uint8: the note that followed the longest earlier match, and the class of the match's length."""
+    landing: Tensor
+    """(B, T, F): ``place`` of the next note."""
+    bins: Tensor
+    """(B, T, 145) uint8: on which part of a beat each shift would land, see ``position.bins``."""
+    references: Tensor
+    """(B, T, 4) uint8: from what the next pitch is an interval or degree, see ``relative``."""
 
 
-def plan_table(corpus: Corpus, longest: int, seed: int, scale: plan.PlanTable | None = None) -> plan.PlanTable:
+class Window(NamedTuple):
+    """R rows of a clip, as ``music/tokens`` describes windows."""
+
+    rows: Tokens
+    """(R, 4)"""
+    left_s: npt.NDArray[np.float64]
+    """(R,): time remaining at each row."""
+    at_ms: Ints
+    """(R,): onset of each row in the clip."""
+    followed: npt.NDArray[np.uint8]
+    """(R, 5), as in ``Batch``."""
+    chart: Chart
+    stretch: float
+    """By how much slower than its chart the music is played."""
+
+
+def plan_table(
+    corpus: Corpus, longest: int, seed: int, scale: plan.PlanTable | None = None, charted: bool = False
+) -> plan.PlanTable:
     """The table of the plans of the training clips, measured on their first ``longest`` notes; see ``PlanTable.of``.
 
     Raises:
@@ -55,7 +90,12 @@ def plan_table(corpus: Corpus, longest: int, seed: int, scale: plan.PlanTable | 
         for row, (clip, start, length) in enumerate(some.tolist()):
             notes[row, :length] = corpus.notes(clip)[start : start + length]
         plans.append(plan.measure(notes, lengths))
-    return plan.PlanTable.of(np.concatenate(plans), corpus.emotion[windows[:, 0]], seed, scale)
+
+    def progression(row: int, tonic: int) -> Progression | None:
+        return Progression.of(Chart.of(decode(corpus.notes(int(windows[row, 0])))), tonic)
+
+    emotion = corpus.emotion[windows[:, 0]]
+    return plan.PlanTable.of(np.concatenate(plans), emotion, seed, scale, progression if charted else None)
 
 
 def cut(corpus: Corpus, clips: Ints, longest: int, rng: np.random.Generator | None) -> Ints:
@@ -102,11 +142,14 @@ class Batches:
         context_notes: int,
         plans: plan.PlanTable,
         augment: TrainSettings | None = None,
-    ) -> None:  # six: what, how much of it, and how it is augmented
+        charted: bool = False,
+    ) -> None:  # seven: what, how much of it, how it is augmented, and whether charts and matches are told
         self.corpus, self.clips = corpus, corpus.clips(split)
         self.batch_size, self.context_notes = batch_size, context_notes
-        self.plans, self.augment = plans, augment
+        self.plans, self.augment, self.charted = plans, augment, charted
         self.epoch = lru_cache(maxsize=1)(self._epoch)
+        self.followed = lru_cache(maxsize=4096)(self._followed)
+        self.chart = lru_cache(maxsize=4096)(lambda clip: Chart.of(decode(corpus.notes(clip))))
 
     def _epoch(self, epoch: int) -> list[Ints]:
         """The windows (B, 3) of every batch of an epoch, see ``cut``."""
@@ -130,55 +173,88 @@ class Batches:
         windows = self.epoch(epoch)[step]
         # + 1: to numpy, [seed, epoch, 0] is the same seed as [seed, epoch], that of the epoch itself
         rng = np.random.default_rng([self.augment.seed, epoch, step + 1]) if self.augment else None
-        rows = [self._window(clip, first, length, rng) for clip, first, length in windows.tolist()]
-        longest = max(len(notes) for notes, _ in rows)
-        notes = np.tile(SILENCE, (len(rows), longest, 1))
-        remaining_s = np.zeros((len(rows), longest), dtype=np.float32)
-        for row, (some, times) in enumerate(rows):
-            notes[row, : len(some)] = some
-            remaining_s[row, : len(times)] = times
+        some = [self._window(clip, first, length, rng) for clip, first, length in windows.tolist()]
+        shape = len(some), max(len(window.rows) for window in some)
+        notes = np.tile(SILENCE, (*shape, 1))
+        remaining_s = np.zeros(shape, dtype=np.float32)
+        for row, window in enumerate(some):
+            notes[row, : len(window.rows)], remaining_s[row, : len(window.rows)] = window.rows, window.left_s
         emotion = np.eye(len(EMOTIONS) + 1, dtype=np.float32)[self.corpus.emotion[windows[:, 0]], : len(EMOTIONS)]
-        plans = np.full((len(rows), len(plan.ENTRIES)), np.nan, dtype=np.float32)
+        plans = np.full((shape[0], len(plan.ENTRIES)), np.nan, dtype=np.float32)
         if self.augment and rng:
             plans = self.plans.standardise(plan.measure(notes[:, 1:], windows[:, 2]))
             hide(rng, self.augment, emotion, plans, remaining_s)
-        return Batch(*map(torch.from_numpy, (notes, emotion, plans, remaining_s[:, :-1])))
+        told = self._told(some, shape, rng) if self.charted else 5 * (np.zeros((*shape, 0), dtype=np.float32),)
+        place, followed, landing, bins, references = told
+        given = notes, emotion, plans, remaining_s[:, :-1], place[:, :-1], followed[:, :-1]
+        return Batch(*map(torch.from_numpy, (*given, landing[:, 1:], bins[:, :-1], references[:, 1:])))
 
-    def _window(
-        self, clip: int, first: int, length: int, rng: np.random.Generator | None
-    ) -> tuple[Tokens, npt.NDArray[np.float64]]:
-        """Rows (R, 4) of a window, R = 1 + length (+ 1 with an end), and the time remaining (R,) at each, in s."""
+    def _told(
+        self, windows: list[Window], shape: tuple[int, int], rng: np.random.Generator | None
+    ) -> tuple[npt.NDArray[Any], ...]:
+        """What charts and earlier matches say of each row (B, R), as ``Batch`` names it."""
+        place = np.zeros((*shape, position.WIDTH), dtype=np.float32)
+        followed = np.tile(NOTHING_FOLLOWED, (*shape, 1))
+        bins = np.full((*shape, len(SHIFT_MS)), position.UNKNOWN, dtype=np.uint8)
+        references = np.full((*shape, relative.REFERENCES), relative.NOTHING, dtype=np.uint8)
+        for row, window in enumerate(windows):
+            there = row, slice(len(window.rows))
+            place[there], references[*there, 3] = position.at(window.chart, window.at_ms, window.stretch)
+            bins[there] = position.bins(window.chart, window.at_ms, window.stretch)
+            followed[there] = window.followed
+            references[row, 1 : len(window.rows), :3] = relative.references(window.rows)
+        landing = place.copy()
+        if self.augment and rng:
+            hide_chart(rng, self.augment, place, landing, bins, references)
+            followed[rng.random(shape[0]) < self.augment.drop_recall] = NOTHING_FOLLOWED
+        return place, followed, landing, bins, references
+
+    def _window(self, clip: int, first: int, length: int, rng: np.random.Generator | None) -> Window:
+        """A window of ``length`` notes of a clip."""
         song = self.corpus.notes(clip)
         onset_ms = SHIFT_MS[song[:, COLUMN.shift]].cumsum()
         end_ms = (onset_ms + DURATION_MS[song[:, COLUMN.duration]]).max()
-        before = song[first - 1 : first] if first else SILENCE
-        rows = np.concatenate([before, song[first : first + length]])
-        left_ms = end_ms - np.concatenate(
-            [onset_ms[first - 1 : first] if first else [0], onset_ms[first : first + length]]
-        )
+        inside = slice(first - 1 if first else 0, first + length)
+        rows, at_ms, followed = song[inside], onset_ms[inside], self.followed(clip)[inside]
+        if not first:
+            rows, at_ms = np.concatenate([SILENCE, rows]), np.append(0, at_ms)
+            followed = np.concatenate([NOTHING_FOLLOWED, followed])
+        chart, left_ms, factor = self.chart(clip) if self.charted else Chart.none(), end_ms - at_ms, 1.0
         if self.augment and rng:
-            rows, factor = vary(rows, self.augment, rng)
-            left_ms = left_ms * factor
+            both, factor, semitones = vary(np.concatenate([rows, followed[:, :4]]), self.augment, rng)
+            rows, followed = both[: len(rows)], np.concatenate([both[len(rows) :], followed[:, 4:]], axis=1)
+            left_ms, chart = left_ms * factor, chart.transposed(semitones)
         if first + length == len(song) and length < self.context_notes:
             rows, left_ms = np.concatenate([rows, end_row(left_ms[-1])]), np.append(left_ms, 0)
-        return rows, left_ms / 1000
+            followed, at_ms = np.concatenate([followed, NOTHING_FOLLOWED]), np.append(at_ms, end_ms)
+        return Window(rows, left_ms / 1000, at_ms, followed, chart, factor)
+
+    def _followed(self, clip: int) -> npt.NDArray[np.uint8]:
+        """For each note of a clip (N, 5) what followed its longest earlier match, and the class of its length."""
+        song = self.corpus.notes(clip)
+        if not self.charted:
+            return np.tile(NOTHING_FOLLOWED, (len(song), 1))
+        end, length = recall.matches(song[:, COLUMN.pitch])
+        after = np.where((end >= 0)[:, None], song[end + 1], SILENCE)
+        return np.concatenate([after, recall.BUCKET[length][:, None]], axis=1)
 
 
-def vary(rows: Tokens, by: TrainSettings, rng: np.random.Generator) -> tuple[Tokens, float]:
-    """The rows of a window in another key, tempo and loudness, and the factor by which time was stretched."""
+def vary(rows: Tokens, by: TrainSettings, rng: np.random.Generator) -> tuple[Tokens, float, int]:
+    """The rows of a window in another key, tempo and loudness; by what factor time was stretched; the semitones."""
     varied = rows.astype(np.int64)
     real = is_note(varied)  # not the silence before a piece
     pitch = varied[real, COLUMN.pitch]
     room_below, room_above = int(pitch.min()), SIZES[COLUMN.pitch] - 1 - int(pitch.max())
     lowest, highest = -min(by.key_semitones, room_below), min(by.key_semitones, room_above)
-    varied[real, COLUMN.pitch] += rng.integers(lowest, highest + 1)
+    semitones = int(rng.integers(lowest, highest + 1))
+    varied[real, COLUMN.pitch] += semitones
     louder = varied[real, COLUMN.velocity] + rng.integers(-by.velocity_steps, by.velocity_steps + 1)
     varied[real, COLUMN.velocity] = louder.clip(0, SIZES[COLUMN.velocity] - 1)
     percent = 100 + int(rng.integers(-by.tempo_percent, by.tempo_percent + 1))
     shift, duration = stretched(percent)
     varied[real, COLUMN.shift] = shift[varied[real, COLUMN.shift]]
     varied[real, COLUMN.duration] = duration[varied[real, COLUMN.duration]]
-    return varied.astype(np.uint8), percent / 100
+    return varied.astype(np.uint8), percent / 100, semitones
 
 
 @lru_cache(maxsize=64)
@@ -203,3 +279,42 @@ def hide(
     plans[hidden] = np.nan
     plans[rng.random(rows) < by.drop_plan] = np.nan
     remaining_s[rng.random(rows) < by.drop_remaining] = np.nan
+
+
+def hide_chart(
+    rng: np.random.Generator,
+    by: TrainSettings,
+    place: npt.NDArray[np.float32],
+    landing: npt.NDArray[np.float32],
+    bins: npt.NDArray[np.uint8],
+    references: npt.NDArray[np.uint8],
+) -> None:
+    """Hide the beat, the chords or both in some windows, and the beat at single notes.
+
+    At single notes, so that a piece which has slipped off the beat is pulled back: elsewhere the spacing of the notes
+    just heard and the beat never disagree in training.
+    """
+    shape = bins.shape[:2]
+    fate = rng.random((shape[0], 1))
+    no_beat = fate < by.drop_chart + by.drop_beat
+    no_chords = (fate < by.drop_chart) | (fate > 1 - by.drop_chords)
+    no_beat = no_beat | (rng.random(shape) < by.drop_beat_at_note)
+    conceal(no_beat, np.broadcast_to(no_chords, shape), place, landing, bins, references)
+
+
+def conceal(
+    no_beat: npt.NDArray[np.bool_],
+    no_chords: npt.NDArray[np.bool_],
+    place: npt.NDArray[np.float32],
+    landing: npt.NDArray[np.float32],
+    bins: npt.NDArray[np.uint8],
+    references: npt.NDArray[np.uint8],
+) -> None:
+    """Hide in place the beat and the chords at some notes (B, R): at them, and where the next one lands."""
+    later_beat, later_chords = (np.pad(hidden[:, :-1], ((0, 0), (1, 0))) for hidden in (no_beat, no_chords))
+    place[no_beat, : position.BEAT] = 0
+    place[no_chords, position.BEAT :] = 0
+    landing[later_beat, : position.BEAT] = 0
+    landing[later_chords, position.BEAT :] = 0
+    bins[no_beat] = position.UNKNOWN
+    references[later_chords, 3] = relative.NOTHING[3]

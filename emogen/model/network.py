@@ -20,7 +20,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,13 +31,16 @@ from torch import Tensor, nn
 from emogen.emotion import EMOTIONS
 from emogen.model import rotary
 from emogen.model.rotary import FAR_S, OCTAVES, WAVES, Floats32
+from emogen.music import position, recall, relative
 from emogen.music.notes import Ints
 from emogen.music.plan import ENTRIES
 from emogen.music.tokens import COLUMN, NO_NOTE, SHIFT_MS, SIZES, Tokens
 from emogen.settings import ModelSettings
 
-CONDITION_WIDTH = 64
-"""C: the width of the one vector that all conditions become. Chosen without comparison."""
+CONDITION_WIDTH, PLAIN_CONDITION_WIDTH = 128, 64
+"""C: the width of the one vector that all conditions become, with a chart and without. Chosen without comparison."""
+NO_OPINION = ("gains.", "logits.", "pulse.", "relative.", "trust.", "land.")
+"""Layers that begin at zero."""
 FEED_FORWARD = 6
 """Width of the feed-forward layers over D. The usual is 4; whether 6 is better has not been measured."""
 
@@ -79,6 +85,8 @@ class Reader:
         self.model, self.cache = model, Cache(model, rows)
         self.h = torch.zeros(rows, model.settings.d_model, device=model.device)
         """What the next note is drawn from (B, D)."""
+        self.heard: Tensor | None = None
+        """What followed the longest earlier match of the last note (B, 5)."""
 
     @property
     def room(self) -> int:
@@ -96,23 +104,40 @@ class Reader:
         kept = torch.from_numpy(rows).to(self.model.device)
         self.cache.keep(kept)
         self.h = self.h[kept]
+        self.heard = None if self.heard is None else self.heard[kept]
 
     @torch.inference_mode()
-    def read(self, notes: Tokens, emotion: Floats32, plan: Floats32, remaining_s: Floats32) -> None:
-        """Go on with notes (B, T, 4), told emotion (B, E), plan (B, P; NaN: unknown) and time remaining (B, T)."""
-        given = (torch.from_numpy(array).to(self.model.device) for array in (emotion, plan, remaining_s))
-        condition = self.model.condition(*given)
-        self.h = self.model(torch.from_numpy(notes).to(self.model.device), condition, self.cache)[:, -1]
+    def read(
+        self,
+        notes: Tokens,
+        emotion: Floats32,
+        plan: Floats32,
+        remaining_s: Floats32,
+        place: Floats32 | None = None,
+        followed: npt.NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Go on with notes (B, T, 4), the emotion (B, E), plan (B, P; NaN: unknown) and time remaining (B, T) given.
+
+        A network that knows charts takes ``place`` (B, T, F) and ``followed`` (B, T, 5) too, see ``Composer``.
+        """
+        condition = self.model.condition(*map(self._here, (emotion, plan, remaining_s, place)))
+        heard = self._here(followed)
+        self.h = self.model(self._here(notes), condition, self.cache, heard)[:, -1]
+        self.heard = None if heard is None else heard[:, -1]
+
+    def _here(self, array: npt.NDArray[Any] | None) -> Any:
+        """An array as a tensor on the network's device."""
+        return None if array is None else torch.from_numpy(array).to(self.model.device)
 
     @torch.inference_mode()
-    def logits(self, family: int) -> Floats32:
-        """Logits (B, size) of one family of the next note, given the families already drawn."""
-        return self.model.head(family, self.h).float().cpu().numpy()
+    def logits(self, family: int, told: npt.NDArray[np.uint8] | None = None, pulse: float = 1.0) -> Floats32:
+        """Logits (B, size) of one family of the next note; those before it are seen. Told: see ``Composer.head``."""
+        return self.model.head(family, self.h, self._here(told), self.heard, pulse).float().cpu().numpy()
 
     @torch.inference_mode()
-    def see(self, family: int, drawn: Ints) -> None:
-        """Tell which ids (B,) of a family were drawn for the next note."""
-        self.h = self.model.see(family, self.h, torch.from_numpy(drawn).to(self.model.device))
+    def see(self, family: int, drawn: Ints, landing: Floats32 | None = None) -> None:
+        """The next note has these ids (B,) of a family; with the shift, the chart's word on its landing (B, F)."""
+        self.h = self.model.see(family, self.h, self._here(drawn), self._here(landing))
 
 
 class Block(nn.Module):
@@ -159,6 +184,7 @@ class Composer(nn.Module):
     by_number: Tensor
     by_time: Tensor
     by_pitch: Tensor
+    relations: Tensor
     octaves: Tensor
     shift_s: Tensor
 
@@ -167,21 +193,30 @@ class Composer(nn.Module):
         self.settings = settings
         width, layers = settings.d_model, settings.n_layers
         self.embed = nn.ModuleList(nn.Embedding(size + 1, width) for size in SIZES)
-        self.emotion = nn.Linear(len(EMOTIONS), CONDITION_WIDTH, bias=False)
-        self.plan = nn.Linear(2 * len(ENTRIES), CONDITION_WIDTH, bias=False)
-        self.remaining = nn.Linear(2 * WAVES + 1, CONDITION_WIDTH)
-        self.enter = nn.Linear(CONDITION_WIDTH, width)
-        self.gains = nn.Linear(CONDITION_WIDTH, (2 * layers + 1) * width)  # of all norms, in one product
+        told = CONDITION_WIDTH if settings.chart else PLAIN_CONDITION_WIDTH
+        self.emotion = nn.Linear(len(EMOTIONS), told, bias=False)
+        self.plan = nn.Linear(2 * len(ENTRIES), told, bias=False)
+        self.remaining = nn.Linear(2 * WAVES + 1, told)
+        self.enter = nn.Linear(told, width)
+        self.gains = nn.Linear(told, (2 * layers + 1) * width)  # of all norms, in one product
         self.blocks = nn.ModuleList(Block(settings) for _ in range(layers))
         self.seen = nn.ModuleList(nn.Embedding(size + 1, width) for size in SIZES[:-1])
         self.mix = nn.ModuleList(nn.Linear(width, width // 2) for _ in SIZES)
         self.logits = nn.ModuleList(nn.Linear(width // 2, size) for size in SIZES)
+        if settings.chart:
+            self.chart = nn.Linear(position.WIDTH, told, bias=False)
+            self.land = nn.Linear(position.WIDTH, width, bias=False)
+            self.pulse = nn.Linear(width // 2, position.PARTS, bias=False)
+            self.relative = nn.Linear(width // 2, relative.SCORES, bias=False)
+            self.followed = nn.ModuleList(nn.Embedding(size + 1, width) for size in (*SIZES, recall.BUCKETS - 1))
+            self.trust = nn.Embedding(recall.BUCKETS, len(SIZES))
         head_width = width // settings.n_heads
         for name, table in (
             ("by_number", rotary.by_number(head_width, settings.context_notes)),
             ("by_time", rotary.by_second(head_width)),
             ("by_pitch", rotary.by_pitch(head_width)),
             ("octaves", OCTAVES),
+            ("relations", relative.TABLE),
         ):
             self.register_buffer(name, torch.from_numpy(table), persistent=False)
         self.register_buffer("shift_s", torch.tensor([*SHIFT_MS / 1000, 0.0], dtype=torch.float32), persistent=False)
@@ -190,15 +225,16 @@ class Composer(nn.Module):
     def draw_weights(self) -> None:
         """Begin with random weights.
 
-        Gains and the last layers of the heads are zero, so that a new network has plain norms and no opinion: it costs
-        ln(size) nats per family. Embeddings have a variance of 1. A matrix keeps the variance of what it multiplies,
-        but the 2 L matrices that end a branch share that variance, so that depth does not make the sum of them grow.
+        Gains, scores and the last layers of the heads are zero, so that a new network has plain norms and no opinion:
+        it costs ln(size) nats per family. Embeddings have a variance of 1. A matrix keeps the variance of what it
+        multiplies, but the 2 L matrices that end a branch share that variance, so that depth does not make the sum
+        of them grow.
         """
         branches = 2 * self.settings.n_layers
         for name, weight in self.named_parameters():
-            if weight.ndim < 2 or name.startswith(("gains.", "logits.")):
+            if weight.ndim < 2 or name.startswith(NO_OPINION):
                 nn.init.zeros_(weight)
-            elif name.startswith(("embed.", "seen.")):
+            elif name.startswith(("embed.", "seen.", "followed.")):
                 nn.init.normal_(weight)
             else:
                 ends_branch = name.endswith(("out.weight", "down.weight"))
@@ -218,27 +254,54 @@ class Composer(nn.Module):
         return all(bool(weight.sum().isfinite()) for weight in self.parameters())
 
     def take(self, weights: dict[str, Tensor]) -> None:
-        """Take on the weights of another; plan entries that it lacks, the newest ones, have no effect then."""
-        by_entry = weights["plan.weight"].reshape(CONDITION_WIDTH, 2, -1)  # of the values, of whether they are known
-        missing = max(len(ENTRIES) - by_entry.shape[2], 0)
-        self.load_state_dict({**weights, "plan.weight": F.pad(by_entry, (0, missing)).flatten(1)})
+        """Take on the weights of another. What it lacks has no effect then: the newest entries of plans, charts.
 
-    def condition(self, emotion: Tensor, plan: Tensor, remaining_s: Tensor) -> Tensor:
-        """c (B, T, C) of emotion weights (B, E; zeros: none), plan (B, P; NaN: unknown), time (B, T; NaN: unknown)."""
+        A network of wider condition than the other has the other's in its first entries.
+        """
+        told, given = self.plan.out_features, len(weights["plan.weight"])
+        by_entry = weights["plan.weight"].reshape(given, 2, -1)  # of the values, of whether they are known
+        missing = max(len(ENTRIES) - by_entry.shape[2], 0)
+        taken = {**weights, "plan.weight": F.pad(by_entry, (0, missing)).flatten(1)}
+        if self.settings.chart and given == PLAIN_CONDITION_WIDTH:
+            rows, columns = ("emotion.weight", "plan.weight", "remaining.weight"), ("enter.weight", "gains.weight")
+            taken |= {name: F.pad(taken[name], (0, 0, 0, told - given)) for name in rows}
+            taken |= {name: F.pad(taken[name], (0, told - given)) for name in (*columns, "remaining.bias")}
+            new = {name: weight for name, weight in self.state_dict().items() if name not in taken}
+            chart = new.pop("chart.weight").clone()
+            chart[:given] = 0
+            taken |= {"chart.weight": chart, **{name: torch.zeros_like(weight) for name, weight in new.items()}}
+        self.load_state_dict(taken)
+
+    def condition(self, emotion: Tensor, plan: Tensor, remaining_s: Tensor, place: Tensor | None = None) -> Tensor:
+        """c (B, T, C) of emotion weights (B, E; zeros: none), plan (B, P; NaN: unknown), time (B, T; NaN: unknown) and
+        what a chart says of each note's onset (B, T, F; zeros: nothing)."""
         known = ~plan.isnan()
         fixed = self.emotion(emotion) + self.plan(torch.cat([plan.nan_to_num(0.0), known.float()], dim=-1))
-        return F.silu(fixed[:, None] + self.remaining(time_features(remaining_s, self.octaves)))
+        c = fixed[:, None] + self.remaining(time_features(remaining_s, self.octaves))
+        return F.silu(c if place is None else c + self.chart(place))
 
-    def forward(self, notes: Tensor, condition: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(
+        self,
+        notes: Tensor,
+        condition: Tensor,
+        cache: Cache | None = None,
+        followed: Tensor | None = None,
+    ) -> Tensor:
         """What the network makes of notes (B, T, 4): h (B, T, D), from which the next note is drawn.
 
         With a cache the notes follow those it holds, and it takes them in; without one they are all there is.
+
+        Args:
+            followed: (B, T, 5), the note that followed the longest earlier match, and the class of its length.
         """
         start = cache.length if cache else 0
         turn = self.rotation(notes, cache)
         x = self.enter(condition)
         for embed, ids in zip(self.embed, notes.int().unbind(-1), strict=True):
             x = x + embed(ids)
+        if followed is not None:
+            for embed, ids in zip(self.followed, followed.int().unbind(-1), strict=True):
+                x = x + embed(ids)
         x = F.dropout(x, self.settings.dropout, self.training)
         gains = self.norm_gains(condition)
         for layer, block in enumerate(self.blocks):
@@ -263,31 +326,78 @@ class Composer(nn.Module):
         angle = torch.cat([by_number, time_s[..., None] * self.by_time, by_pitch], dim=-1)[:, None]
         return turns(angle)
 
-    def head(self, family: int, h: Tensor) -> Tensor:
-        """Logits (..., size) of one family from h (..., D), which has seen the families before it."""
-        return self.logits[family](F.gelu(self.mix[family](h)))
+    def head(
+        self,
+        family: int,
+        h: Tensor,
+        told: Tensor | None = None,
+        followed: Tensor | None = None,
+        pulse: float = 1.0,
+    ) -> Tensor:
+        """Logits (N, size) of one family from h (N, D), which has seen the families before it.
 
-    def see(self, family: int, h: Tensor, drawn: Tensor) -> Tensor:
-        """h (..., D) after the ids (...) drawn of one family, for the heads that follow."""
-        return h + self.seen[family](drawn.int())
+        Args:
+            told: of the shift in which part of a beat each would land (N, 145); of the pitch the references (N, 4) that
+                intervals and degrees are measured from.
+            followed: (N, 5), as in ``forward``.
+            pulse: by how much the scores of the parts of a beat are multiplied.
+        """
+        mixed = F.gelu(self.mix[family](h))
+        logits = self.logits[family](mixed)
+        if told is not None and family == COLUMN.shift:
+            logits = logits + pulse * F.pad(self.pulse(mixed), (0, 1)).gather(1, told.long())
+        if told is not None and family == COLUMN.pitch:
+            which = self.relations[torch.arange(relative.REFERENCES, device=h.device), told.long()]  # (N, 4, 88)
+            scores = self.relative(mixed).gather(1, which.flatten(1))
+            logits = logits + scores.view(which.shape).sum(1)
+        if followed is not None:
+            length = followed[:, -1].int()
+            trust = self.trust(length)[:, family] * (length > 0)
+            guess = followed[:, family].long().clamp(max=SIZES[family] - 1)
+            logits = logits.scatter_add(1, guess[:, None], trust[:, None].to(logits.dtype))
+        return logits
 
-    def nats(self, notes: Tensor, emotion: Tensor, plan: Tensor, remaining_s: Tensor) -> tuple[Tensor, Tensor]:
+    def see(self, family: int, h: Tensor, drawn: Tensor, landing: Tensor | None = None) -> Tensor:
+        """h (..., D) after the ids (...) drawn of one family, for the heads that follow; after the shift also what the
+        chart says of where it landed (..., F)."""
+        h = h + self.seen[family](drawn.int())
+        return h if landing is None or family != COLUMN.shift else h + self.land(landing)
+
+    def nats(
+        self,
+        notes: Tensor,
+        emotion: Tensor,
+        plan: Tensor,
+        remaining_s: Tensor,
+        place: Tensor | None = None,
+        followed: Tensor | None = None,
+        landing: Tensor | None = None,
+        bins: Tensor | None = None,
+        references: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Nats (N, 4) by family of each target of notes[:, 1:] of (B, T + 1, 4), and which (B, T) those N are."""
-        h = self(notes[:, :-1], self.condition(emotion, plan, remaining_s))
+        if not self.settings.chart:
+            place = followed = landing = bins = references = None
+        h = self(notes[:, :-1], self.condition(emotion, plan, remaining_s, place), None, followed)
         target = notes[:, 1:].long()
         real = target[..., COLUMN.shift] != NO_NOTE[COLUMN.shift]
-        h, target = h[real], target[real]  # (N, D), (N, 4): padding is neither computed nor counted from here on
+
+        def only(given: Tensor | None) -> Tensor | None:  # padding is neither computed nor counted from here on
+            return None if given is None else given[real]
+
+        h, target, followed, landing = h[real], target[real], only(followed), only(landing)  # (N, ...)
+        told = [only(bins), only(references), None, None]
         nats = []
         for family, nothing in enumerate(NO_NOTE):
             if family:
-                h = self.see(family - 1, h, target[:, family - 1])
-            logits = self.head(family, h).float()
+                h = self.see(family - 1, h, target[:, family - 1], landing)
+            logits = self.head(family, h, told[family], followed).float()
             nats.append(F.cross_entropy(logits, target[:, family], ignore_index=nothing, reduction="none"))
         return torch.stack(nats, dim=-1), real
 
-    def loss(self, notes: Tensor, emotion: Tensor, plan: Tensor, remaining_s: Tensor) -> Tensor:
-        """Summed nats of each family (4,) for predicting notes[:, 1:] of (B, T + 1, 4), given the conditions."""
-        return self.nats(notes, emotion, plan, remaining_s)[0].sum(0)
+    def loss(self, notes: Tensor, *given: Tensor) -> Tensor:
+        """Summed nats of each family (4,) for predicting notes[:, 1:] of (B, T + 1, 4); see ``nats``."""
+        return self.nats(notes, *given)[0].sum(0)
 
 
 def scaled_norm(x: Tensor, gain: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from emogen.emotion import EMOTIONS
 from emogen.model.rotary import FAR_S, OCTAVES, WAVES, Floats32, by_number, by_pitch, by_second
+from emogen.music import position, recall, relative
 from emogen.music.notes import Ints
 from emogen.music.plan import ENTRIES
 from emogen.music.tokens import COLUMN, SHIFT_MS, SIZES, Tokens
@@ -82,6 +83,15 @@ class NumpyComposer:
             (layer(f"mix.{family}", width, width // 2), layer(f"logits.{family}", width // 2, size))
             for family, size in enumerate(SIZES)
         ]
+        if settings.chart:
+            self.chart, self.land = matrix("chart", position.WIDTH, told), matrix("land", position.WIDTH, width)
+            self.pulse = np.pad(matrix("pulse", width // 2, position.PARTS), ((0, 0), (0, 1)))  # 0 where not known
+            self.relative = matrix("relative", width // 2, relative.SCORES)
+            sizes = *(size + 1 for size in SIZES), recall.BUCKETS
+            heard = [take(f"followed.{number}.weight", size, width) for number, size in enumerate(sizes)]
+            self.followed, self.first_heard = np.concatenate(heard), np.cumsum([0, *sizes[:-1]])
+            self.trust = take("trust.weight", recall.BUCKETS, len(SIZES))
+            self.trust[0] = 0
         if rest:
             raise ValueError(f"weights of another network: {', '.join(rest)}")
         self.by_number = turns(by_number(self.head_width, settings.context_notes))
@@ -97,17 +107,19 @@ class NumpyComposer:
         """What reads a batch of so many pieces."""
         return NumpyReader(self, rows)
 
-    def condition(self, emotion: Floats32, plan: Floats32, remaining_s: Floats32) -> Floats32:
+    def condition(
+        self, emotion: Floats32, plan: Floats32, remaining_s: Floats32, place: Floats32 | None = None
+    ) -> Floats32:
         """c (B, T, C) of emotion weights (B, E), plan (B, P; NaN: unknown) and time (B, T), which is always known."""
         known = ~np.isnan(plan)
         told = np.concatenate([np.where(known, plan, 0), known], axis=1, dtype=np.float32)
         fixed = emotion @ self.emotion + told @ self.plan
-        place = np.log1p(np.minimum(remaining_s, FAR_S).clip(0)) / math.log1p(FAR_S)
-        angle = place[..., None] * OCTAVES
-        waves = np.concatenate(
-            [np.cos(angle), np.sin(angle), np.ones_like(place)[..., None]], axis=-1, dtype=np.float32
-        )
+        far = np.log1p(np.minimum(remaining_s, FAR_S).clip(0)) / math.log1p(FAR_S)
+        angle = far[..., None] * OCTAVES
+        waves = np.concatenate([np.cos(angle), np.sin(angle), np.ones_like(far)[..., None]], axis=-1, dtype=np.float32)
         c = fixed[:, None] + affine(waves, self.remaining)
+        if place is not None:
+            c += place @ self.chart
         return 0.5 * c * (1 + np.tanh(0.5 * c))  # SiLU
 
 
@@ -124,6 +136,8 @@ class NumpyReader:
         self.time_s = np.zeros((rows, 1), np.float32)
         """Onset of the last note, counted from the first (B, 1)."""
         self.h = np.zeros((rows, s.d_model), np.float32)
+        self.heard: npt.NDArray[np.uint8] | None = None
+        """What followed the longest earlier match of the last note (B, 5), see ``Composer.forward``."""
 
     @property
     def room(self) -> int:
@@ -143,14 +157,26 @@ class NumpyReader:
                     cache[:, to, :, : self.length] = cache[:, row, :, : self.length]
         self.keys, self.values = self.keys[:, : len(rows)], self.values[:, : len(rows)]
         self.time_s, self.h = self.time_s[rows], self.h[rows]
+        self.heard = None if self.heard is None else self.heard[rows]
 
-    def read(self, notes: Tokens, emotion: Floats32, plan: Floats32, remaining_s: Floats32) -> None:
+    def read(
+        self,
+        notes: Tokens,
+        emotion: Floats32,
+        plan: Floats32,
+        remaining_s: Floats32,
+        place: Floats32 | None = None,
+        followed: npt.NDArray[np.uint8] | None = None,
+    ) -> None:
         """Go on with notes (B, T, 4), told emotion (B, E), plan (B, P) and time remaining (B, T)."""
         for at in range(0, notes.shape[1], READ_AT_ONCE):
             some = slice(at, at + READ_AT_ONCE)
-            self._read(notes[:, some], self.network.condition(emotion, plan, remaining_s[:, some]))
+            where = None if place is None else place[:, some]
+            heard = None if followed is None else followed[:, some]
+            self._read(notes[:, some], self.network.condition(emotion, plan, remaining_s[:, some], where), heard)
+        self.heard = None if followed is None else followed[:, -1]
 
-    def _read(self, notes: Tokens, condition: Floats32) -> None:
+    def _read(self, notes: Tokens, condition: Floats32, followed: npt.NDArray[np.uint8] | None) -> None:
         """As ``model.Composer.forward`` with a cache."""
         net, (rows, length, _) = self.network, notes.shape
         start, stop = self.length, self.length + length
@@ -158,6 +184,8 @@ class NumpyReader:
         turn = self.turn(notes, start)
         c = condition.reshape(rows * length, -1)
         x = affine(c, net.enter) + net.embed[notes.reshape(-1, 4) + net.first].sum(1)  # (N, D)
+        if followed is not None:
+            x += net.followed[followed.reshape(-1, 5) + net.first_heard].sum(1)
         gains = affine(c, net.gains).reshape(rows * length, -1, x.shape[1])  # (N, 2 L + 1, D)
         later = np.triu(np.full((length, stop), -np.inf, np.float32), start + 1) if length > 1 else None
         for layer, (qkv, out, up, down) in enumerate(net.blocks):
@@ -187,14 +215,27 @@ class NumpyReader:
         parts = by_number, turns(time_s[..., None] * net.by_second), net.by_pitch[notes[..., COLUMN.pitch]]
         return np.concatenate(parts, axis=-1)[:, :, None, None]
 
-    def logits(self, family: int) -> Floats32:
-        """Of the next note's family, those before it seen: (B, size)."""
-        mix, logits = self.network.heads[family]
-        return affine(gelu(affine(self.h, mix)), logits)
+    def logits(self, family: int, told: npt.NDArray[np.uint8] | None = None, pulse: float = 1.0) -> Floats32:
+        """Logits (B, size) of one family of the next note; those before it are seen. Told: see ``Composer.head``."""
+        net, rows = self.network, np.arange(len(self.h))
+        mix, last = net.heads[family]
+        mixed = gelu(affine(self.h, mix))
+        logits = affine(mixed, last)
+        if told is not None and family == COLUMN.shift:
+            logits += pulse * np.take_along_axis(mixed @ net.pulse, told.astype(np.intp), axis=1)
+        if told is not None and family == COLUMN.pitch:
+            which = relative.TABLE[np.arange(relative.REFERENCES), told]  # (B, 4, 88)
+            logits += (mixed @ net.relative)[rows[:, None, None], which].sum(1)
+        if self.heard is not None:
+            guess = np.minimum(self.heard[:, family], SIZES[family] - 1)
+            logits[rows, guess] += net.trust[self.heard[:, -1], family]
+        return logits
 
-    def see(self, family: int, drawn: Ints) -> None:
-        """The next note has these ids (B,) of a family."""
+    def see(self, family: int, drawn: Ints, landing: Floats32 | None = None) -> None:
+        """The next note has these ids (B,) of a family; with the shift, the chart's word on its landing (B, F)."""
         self.h = self.h + self.network.seen[family][drawn]
+        if landing is not None:
+            self.h += landing @ self.network.land
 
 
 def affine(x: Floats32, layer: Layer) -> Floats32:

@@ -54,13 +54,18 @@ class Chart:
         onsets = Onsets.of(piece)
         beats_ms = track(onsets, piece.end_ms)
         if not len(beats_ms):
-            none = np.zeros(0, dtype=np.int8)
-            return cls(beats_ms, none, none, none, none, 4, 0.0)
+            return cls.none()
         chroma, bass = sounds(piece, onsets, beats_ms)
         root, quality = chords(chroma, bass)
         beats_per_bar, place = bars(downbeat_odds(onsets, beats_ms, bass, root, quality))
         section = sections(chroma, _bar_of(place))[_bar_of(place)]
         return cls(beats_ms, place, root, quality, section, beats_per_bar, clarity(onsets, beats_ms))
+
+    @classmethod
+    def none(cls) -> Chart:
+        """The chart of music without a pulse."""
+        empty = np.zeros(0, dtype=np.int8)
+        return cls(np.zeros(0, dtype=np.int64), empty, empty, empty, empty, 4, 0.0)
 
     def __len__(self) -> int:
         return len(self.beats_ms)

@@ -5,6 +5,7 @@ They are measured on the notes themselves, so the model learns to follow them wi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from emogen.emotion import EMOTIONS
 from emogen.music.measures import TONICS, key_fit, mode_fit, unit
-from emogen.music.notes import LOWEST_KEY
+from emogen.music.notes import LOWEST_KEY, Ints
+from emogen.music.songbook import Progression
 from emogen.music.tokens import COLUMN, DURATION_MS, SHIFT_MS, VELOCITY, Tokens
 
 Plans = npt.NDArray[np.float32]
@@ -37,7 +39,7 @@ C, C#, ... B   the harmony: how much of the sound each pitch class makes up, see
 
 New entries are added at the end, so that training can start from a checkpoint that lacks them."""
 
-HARMONY = slice(ENTRIES.index(TONICS[0]), None)
+HARMONY = slice(ENTRIES.index(TONICS[0]), ENTRIES.index(TONICS[-1]) + 1)
 """The entries of the harmony, which are known or hidden together."""
 
 FARTHEST = 1e4
@@ -100,6 +102,8 @@ class PlanTable(BaseModel):
     sd: tuple[float, ...]
     by_emotion: dict[str, tuple[tuple[float, ...], ...]]
     """Standardised plans (K, P) of each emotion."""
+    progressions: dict[str, tuple[Progression | None, ...]] = {}
+    """The bars of the same clips, K of each emotion, where they have a pulse; empty for a network without charts."""
 
     @model_validator(mode="after")
     def _check(self) -> PlanTable:
@@ -119,13 +123,19 @@ class PlanTable(BaseModel):
     def moved_to(self, tonic: int, plan: Plans) -> Plans:
         """A standardised plan (P,) with its harmony transposed to a tonic from 0 (C) to 11 (B); the mode stays."""
         raw = plan * np.array(self.sd) + np.array(self.mean)
-        major, minor = key_fit(raw[HARMONY]).reshape(2, 12)
-        own = (minor if raw[ENTRIES.index("mode")] < 0 else major).argmax()
-        raw[HARMONY] = np.roll(raw[HARMONY], tonic - own)
+        raw[HARMONY] = np.roll(raw[HARMONY], tonic - key_of(raw)[0])
         return self.standardise(raw)
 
+    def key_of(self, plan: Plans) -> tuple[int, bool]:
+        """The tonic (0 is C) of a standardised plan (P,), and whether it is in minor."""
+        return key_of(plan * np.array(self.sd) + np.array(self.mean))
+
     def typical(self) -> dict[str, Plans]:
-        """The half (K, P) of each emotion's plans that best distinguish it from the others: pieces follow these.
+        """The plans (K, P) of ``typical_rows``."""
+        return {name: np.array(self.by_emotion[name], np.float32)[rows] for name, rows in self.typical_rows().items()}
+
+    def typical_rows(self) -> dict[str, Ints]:
+        """Which plans of each emotion best distinguish it from the others: the half (K,) that pieces follow.
 
         By linear discriminant analysis (Fisher 1936) of all entries but the harmony, because the key says nothing
         about the emotion.
@@ -142,16 +152,26 @@ class PlanTable(BaseModel):
         best, first = {}, 0
         for e, (name, plans) in enumerate(kept.items()):
             order = (-fit[first : first + len(plans), e]).argsort(kind="stable")
-            best[name] = plans[np.sort(order[: -(-len(plans) // 2)])]
+            best[name] = np.sort(order[: -(-len(plans) // 2)])
             first += len(plans)
         return best
 
     @classmethod
-    def of(cls, plans: Plans, emotion: npt.NDArray[np.integer], seed: int, scale: PlanTable | None = None) -> PlanTable:
+    def of(
+        cls,
+        plans: Plans,
+        emotion: npt.NDArray[np.integer],
+        seed: int,
+        scale: PlanTable | None = None,
+        progression: Callable[[int, int], Progression | None] | None = None,
+    ) -> PlanTable:
         """The table of the plans (N, P) of clips with emotions (N,), -1 for no label.
 
         Up to PLANS_KEPT plans of each emotion are kept; if no clip is labelled, each emotion draws from all clips.
         Entries that ``scale`` has are standardised as there.
+
+        Args:
+            progression: the bars of a clip (0..N - 1) in the key of a tonic, for a network that is told charts.
         """
         mean, sd = plans.mean(0, dtype=np.float64), plans.std(0, dtype=np.float64)  # float32 sums of many plans drift
         sd[sd < 1e-6] = 1  # an entry that never varies
@@ -160,8 +180,18 @@ class PlanTable(BaseModel):
         scale = cls(entries=ENTRIES, mean=tuple(mean.round(6)), sd=tuple(sd.round(6)), by_emotion={})
         scaled = scale.standardise(plans).astype(float).round(3)
         rng = np.random.default_rng(seed)
-        by_emotion = {}
+        by_emotion, progressions = {}, {}
         for index, name in enumerate(EMOTIONS):
             own = np.flatnonzero(emotion == index) if (emotion >= 0).any() else np.arange(len(plans))
-            by_emotion[name] = tuple(map(tuple, scaled[rng.permutation(own)[:PLANS_KEPT]].tolist()))
-        return scale.model_copy(update={"by_emotion": by_emotion})
+            kept = rng.permutation(own)[:PLANS_KEPT]
+            by_emotion[name] = tuple(map(tuple, scaled[kept].tolist()))
+            if progression:
+                progressions[name] = tuple(progression(clip, key_of(plans[clip])[0]) for clip in kept.tolist())
+        return scale.model_copy(update={"by_emotion": by_emotion, "progressions": progressions})
+
+
+def key_of(plan: Plans) -> tuple[int, bool]:
+    """The tonic (0 is C) of a plan (P,) in its own units, and whether it is in minor."""
+    major, minor = key_fit(plan[HARMONY]).reshape(2, 12)
+    in_minor = bool(plan[ENTRIES.index("mode")] < 0)
+    return int((minor if in_minor else major).argmax()), in_minor

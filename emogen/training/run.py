@@ -36,8 +36,9 @@ FREE_ON_RESUME = frozenset(
 """What a run may change when it goes on; every other option of model and train would make it another training."""
 
 
-FREE_ON_INIT = frozenset({"model.context_notes"})
-"""What of a checkpoint's model may be changed by who begins from it: what is no weight. (Dropout never is its own.)"""
+FREE_ON_INIT = frozenset({"model.context_notes", "model.chart"})
+"""What of a checkpoint's model may be changed by who begins from it: what is no weight, and what can be added to them.
+(Dropout never is its own.)"""
 
 
 class Run:

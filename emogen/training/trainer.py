@@ -69,13 +69,14 @@ class Trainer:
             check_compiler(self.device)
         self.optimizer = make_optimizer(self.model, s)
         self.progress = Progress()
-        self.plans = plan_table(corpus, settings.model.context_notes, s.seed, scale)
+        charted = settings.model.chart
+        self.plans = plan_table(corpus, settings.model.context_notes, s.seed, scale, charted)
         if not len(corpus.clips("valid")):
             hint = "prepare one of three songs or more: emogen prepare FOLDER"
             raise EmogenError("the prepared corpus has no validation clips", hint)
         size = (s.batch_size, settings.model.context_notes, self.plans)
-        self.train_batches = Batches(corpus, "train", *size, augment=s)
-        self.valid_batches = Batches(corpus, "valid", *size)
+        self.train_batches = Batches(corpus, "train", *size, augment=s, charted=charted)
+        self.valid_batches = Batches(corpus, "valid", *size, charted=charted)
         self.parts = min(s.accumulate, s.batch_size)
         self.saved_at, self.save_cost_s = time.monotonic(), 0.0
 
