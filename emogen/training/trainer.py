@@ -48,8 +48,7 @@ class Trainer:
         s = settings.train
         self.settings, self.corpus, self.run, self.team = settings, corpus, run, team or Team()
         self.device = pick_device(s.device)
-        rule = faster_in_bf16(self.device)
-        self.bf16 = {"bf16": True, "float32": False, "auto": rule}[s.precision]
+        self.bf16 = {"bf16": True, "float32": False, "auto": faster_in_bf16(self.device)}[s.precision]
         """Whether the forward pass is computed in bfloat16; None: not known yet, see ``settle``."""
         self.bf16_on_cpu: bool | None = None
         """What was found to be faster, where it was timed, now or before the training went on."""
