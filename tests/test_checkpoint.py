@@ -164,7 +164,11 @@ NO_PLANS: dict[str, Any] = {"entries": (), "mean": (), "sd": (), "by_emotion": {
         ({"format": 2}, "is of format 2, this emogen reads 1", "update emogen"),
         ({"vocabulary": "0" * 16}, "speaks of other tokens", "use the emogen that made it"),
         ({"emotions": ("bored",)}, "speaks of other tokens", "use the emogen that made it"),
-        ({"plan": NO_PLANS | {"entries": ("mood",)}}, "other tokens", "use the emogen that made it"),
+        (
+            {"plan": NO_PLANS | {"entries": ("mood",), "mean": (0.0,), "sd": (1.0,)}},
+            "other tokens",
+            "use the emogen that made it",
+        ),
         ({"plan": NO_PLANS}, "does not know all entries", "emogen train --init"),
         ({"plan": {"entries": 3}}, "the plans of .* are damaged", "take another one"),
         ({"epoch": "many"}, "the metadata of .* is damaged", "take another one"),

@@ -32,8 +32,8 @@ PAGES = {
 }
 EVERY_PAGE = pytest.mark.parametrize("name", PAGES)
 
-OTHERS_FLAGS = {"--nproc-per-node", "--install-completion", "--show-completion"}
-"""Flags that belong to no command of ours: torchrun's, and those of ``emogen`` itself."""
+OTHERS_FLAGS = {"--nproc-per-node", "--install-completion", "--show-completion", "--minutes", "--quick"}
+"""Flags that belong to no command: torchrun's, those of ``emogen`` itself, of ``tests.fuzz`` and ``tests.check``."""
 
 
 def blocks(text: str, language: str) -> list[str]:

@@ -73,7 +73,7 @@ def judge(
 
 
 def _files(named: list[Path], failed: Callable[[EmogenError], None]) -> Iterator[Path]:
-    """The files, and in the place of folders the MIDI files in them; ``failed`` hears of folders that hold none."""
+    """The files, and the MIDI files in the folders; ``failed`` hears of folders that hold none."""
     from emogen.data.sources import find
 
     for path in named:

@@ -73,9 +73,9 @@ def refuse_existing(files: Sequence[Path], force: bool, otherwise: str = "") -> 
         check_place(file)
     there = [] if force else [file for file in files if file.exists()]
     if there:
-        more = f" and {len(there) - 1} more exist" if len(there) > 1 else " exists"
-        them = "them" if len(there) > 1 else "it"
-        raise EmogenError(f"{there[0]}{more} already", f"--force replaces {them}{otherwise}")
+        if len(there) == 1:
+            raise EmogenError(f"{there[0]} exists already", f"--force replaces it{otherwise}")
+        raise EmogenError(f"{there[0]} and {len(there) - 1} more exist already", f"--force replaces them{otherwise}")
 
 
 def _parameter_name(option: str) -> str:

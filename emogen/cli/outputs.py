@@ -61,7 +61,7 @@ def check_sound(soundfont: Path | None) -> None:
 
 
 def read(file: Path) -> Piece:
-    """The piece in a MIDI file; what was mended in it is told as warnings.
+    """The piece in a MIDI file; warnings say what was mended in it.
 
     Raises:
         EmogenError: there is no such file, or it holds no MIDI notes that a piano could play.
