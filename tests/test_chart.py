@@ -5,7 +5,7 @@ import pytest
 
 from emogen.music import pulse
 from emogen.music.chart import CLEAR, Chart, chord_name
-from emogen.music.harmony import NO_CHORD
+from emogen.music.harmony import NO_CHORD, sections
 from emogen.music.notes import Piece
 from tests.charts import POP, bending, chord, played, steady
 from tests.music import random_piece
@@ -50,6 +50,24 @@ def test_chords_are_heard(bars: tuple[str, ...]) -> None:
     wanted = np.array([chord(bars[beat // 4 % len(bars)]) for beat in range(64)])
     assert np.mean(root == wanted[:, 0]) >= 0.95
     assert np.mean((root == wanted[:, 0]) & (quality == wanted[:, 1])) >= 0.75
+
+
+def test_a_theme_that_returns_has_its_letter_again() -> None:
+    theme, middle = ("C", "Am", "F", "G"), ("E7", "A7", "D7", "Abm")
+    chart = Chart.of(played(steady(100, 65), (*theme, *theme, *middle, *theme)))
+    assert chart.letters == "AAAAAAAABBBBAAAA"
+
+
+def test_more_phrases_than_letters_are_given_the_letter_they_resemble_most() -> None:
+    rng = np.random.default_rng(0)
+    letters = sections(rng.random((4 * 4 * 40, 12)) ** 8, np.repeat(np.arange(4 * 40), 4))
+    assert letters.max() == 25
+
+
+def test_a_beat_that_all_notes_fall_on_is_clearer_than_any_other() -> None:
+    beats = np.arange(0, 5000, 500)
+    assert pulse.clarity(beats[:-1], beats) == 1
+    assert pulse.clarity(np.arange(0, 4500, 20), beats) < 0.02
 
 
 def test_fingers_that_are_20_ms_off_change_little() -> None:

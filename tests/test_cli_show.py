@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from emogen.cli.show import SHOWN
+from emogen.music.chart import Chart
 from emogen.music.measures import Measures, measure
 from emogen.music.midi import midi_bytes
 from emogen.music.notes import Piece
 from tests.conftest import Run
 from tests.midi_files import midi, note, program, text, track
+from tests.music import random_piece
 
 PIECE = Piece.of([0, 500, 1000, 4000], [60, 64, 67, 72], [40, 60, 80, 100], [500, 500, 1000, 1000])
 MANIFEST = {"emogen": "0.1.0", "emotion": {"happy": 0.7, "calm": 0.3}, "seed": 7, "checkpoint": "my-run/best[1]"}
@@ -50,6 +52,10 @@ def test_show_tells_what_a_file_holds_and_what_made_it(run: Run, made: Path) -> 
         "repetition": "0% of its turns were heard before",
         "polyphony": "1.0 notes at once",
         "longest silence": "2.0 s",
+        "tempo": "60 beats per minute, 4/4",
+        "pulse": "82%, clear",
+        "sections": "AA",
+        "chords": "| C Gsus | N C |",
         "heard as": "Q3 (sad) with a chance of 78%; arousal 6%, valence 21%",
         "emogen": "0.1.0",
         "emotion": '{"happy": 0.7, "calm": 0.3}',
@@ -63,11 +69,21 @@ def test_show_leaves_no_measure_out() -> None:
     assert sorted(shown) == sorted(Measures.__dataclass_fields__)
 
 
+def test_show_says_where_the_pulse_is_unclear(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "random.mid"
+    path.write_bytes(midi_bytes(random_piece(1, 150)))
+    assert rows(run("show", str(path))[1])["pulse"].endswith("unclear: tempo and bars are a guess")
+
+
 def test_show_json_is_json_alone(run: Run, made: Path) -> None:
     code, out, err = run("show", str(made), "--json")
     assert (code, err) == (0, "")
     report = json.loads(out)
-    heard = report.pop("heard")
+    heard, chart = report.pop("heard"), report.pop("chart")
+    assert chart["chords"] == Chart.of(PIECE).names()
+    assert chart["beats_s"] == (Chart.of(PIECE).beats_ms / 1000).tolist()
+    assert chart["sections"] == Chart.of(PIECE).letters
+    assert len(chart["bars"]) == len(Chart.of(PIECE).lines(1))
     assert report == {"file": str(made), "measures": asdict(measure(PIECE)), "made_by": MANIFEST}
     assert sum(heard["chance"].values()) == pytest.approx(1, abs=2e-3)
     assert heard["arousal"] == pytest.approx(heard["chance"]["Q1"] + heard["chance"]["Q2"], abs=2e-3)
@@ -108,7 +124,7 @@ def test_a_foreign_file_has_measures_and_says_nothing_of_emogen(words: bytes, ru
     path.write_bytes(midi(track(text(0, words), note(0, 1000, 60), note(1000, 2000, 67))))
     code, out, err = run("show", str(path))
     assert (code, err) == (0, "nothing in it says that emogen made it\n")
-    assert rows(out).keys() == {"file", *SHOWN, "heard as"}
+    assert rows(out).keys() == {"file", *SHOWN, "tempo", "pulse", "sections", "chords", "heard as"}
     assert json.loads(run("show", str(path), "--json")[1])["made_by"] is None
 
 

@@ -18,6 +18,7 @@ from emogen.emotion import EMOTIONS, QUADRANT_OF
 
 if TYPE_CHECKING:
     from emogen.composing.piece import Piece
+    from emogen.music.chart import Chart
 
 SHOWN = {
     "length": "{length_s:.1f} s",
@@ -34,6 +35,10 @@ SHOWN = {
 """What people read of a piece's measures, see ``music.measures.Measures``."""
 
 
+SHOWN_LINES = 16
+"""How many lines of four bars of chords are shown; ``--json`` has all."""
+
+
 def show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A MIDI file.")],
     as_json: AsJson = False,
@@ -43,10 +48,13 @@ def show(
     Its piano roll is coloured by loudness; its facts stand below. "Heard as" is the opinion of the judge,
     which is right about four of five real clips: see emogen judge.
     """
+    from emogen.music.chart import Chart
+
     piece = outputs.read(file)
     measures, made_by, heard = asdict(piece.measures()), piece.made_by, _heard(piece)
+    chart = Chart.of(piece)
     if as_json:
-        report = {"file": str(file), "measures": measures, "heard": heard, "made_by": made_by}
+        report = {"file": str(file), "measures": measures, "chart": _charted(chart), "heard": heard, "made_by": made_by}
         echo(json.dumps(report, indent=2))
         return
     facts = table("", "", header=False)
@@ -55,6 +63,12 @@ def show(
     facts.add_row("file", escape(str(file)))
     for name, words in SHOWN.items():
         facts.add_row(name, words.format(**measures))
+    pulse = "clear" if chart.is_clear else "unclear: tempo and bars are a guess"
+    facts.add_row("tempo", f"{chart.tempo_bpm:.0f} beats per minute, {chart.beats_per_bar}/4")
+    facts.add_row("pulse", f"{chart.clarity:.0%}, {pulse}")
+    facts.add_row("sections", chart.letters or "none")
+    for number, line in enumerate(chart.lines()[:SHOWN_LINES]):
+        facts.add_row("chords" if not number else "", escape(line))
     likeliest = max(heard["chance"], key=heard["chance"].__getitem__)
     names = " or ".join(name for name in EMOTIONS if f"Q{QUADRANT_OF[name]}" == likeliest)
     facts.add_row("heard as", f"{likeliest} ({names}) with a chance of {heard['chance'][likeliest]:.0%}")
@@ -65,6 +79,21 @@ def show(
     output.print(facts)
     if not made_by:
         console.print("nothing in it says that emogen made it")
+
+
+def _charted(chart: Chart) -> dict[str, Any]:
+    """What ``--json`` says of a chart: the times are those of beats, in seconds."""
+    return {
+        "tempo_bpm": round(chart.tempo_bpm, 2),
+        "beats_per_bar": chart.beats_per_bar,
+        "clarity": round(chart.clarity, 3),
+        "clear": chart.is_clear,
+        "beats_s": (chart.beats_ms / 1000).tolist(),
+        "downbeats": [beat for beat, place in enumerate(chart.place.tolist()) if not place],
+        "chords": chart.names(),
+        "bars": [line.strip("| ") for line in chart.lines(1)],
+        "sections": chart.letters,
+    }
 
 
 def _heard(piece: Piece) -> dict[str, Any]:

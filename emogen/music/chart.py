@@ -18,8 +18,9 @@ from emogen.music.pulse import Onsets, clarity, track
 
 Small = npt.NDArray[np.int8]
 
-CLEAR = 0.35
-"""Below this ``clarity`` the pulse counts as unclear: rubato, or a rhythm without beats."""
+CLEAR = 0.3
+"""Below this ``clarity`` the pulse counts as unclear: rubato, or a rhythm without beats. All songs of POP909 are above,
+two of three clips of EMOPIA, and 30 % of EMOPIA's clips when the times between their onsets are shuffled."""
 
 ROW = np.dtype([("ms", "<i8"), ("place", "i1"), ("root", "i1"), ("quality", "i1"), ("section", "i1")])
 """A beat as ``Chart.rows`` stores it."""
@@ -46,7 +47,7 @@ class Chart:
     beats_per_bar: int = 4
     """3 or 4. A bar may be shorter or longer where the music is: see ``place``."""
     clarity: float = 1.0
-    """0..1: how regularly onsets fall within the beats; see ``CLEAR``."""
+    """0..1: how regularly notes fall within the beats; see ``CLEAR``."""
 
     @classmethod
     def of(cls, piece: Piece) -> Chart:
@@ -59,7 +60,7 @@ class Chart:
         root, quality = chords(chroma, bass)
         beats_per_bar, place = bars(downbeat_odds(onsets, beats_ms, bass, root, quality))
         section = sections(chroma, _bar_of(place))[_bar_of(place)]
-        return cls(beats_ms, place, root, quality, section, beats_per_bar, clarity(onsets, beats_ms))
+        return cls(beats_ms, place, root, quality, section, beats_per_bar, clarity(piece.onset_ms, beats_ms))
 
     @classmethod
     def none(cls) -> Chart:
@@ -98,8 +99,9 @@ class Chart:
 
     @property
     def letters(self) -> str:
-        """The section of each bar, as in "AABA"."""
-        return "".join(chr(ord("A") + letter) for letter in self.section[self.bar_beats].tolist())
+        """The section of each bar, as in "AABA"; a last beat that begins a bar only ends the one before."""
+        begins = self.bar_beats[self.bar_beats < len(self) - 1]
+        return "".join(chr(ord("A") + letter) for letter in self.section[begins].tolist())
 
     def beat_at(self, times_ms: npt.ArrayLike) -> Floats:
         """Position in beats of times of any shape: 2.5 is halfway from beat 2 to beat 3.
@@ -193,7 +195,7 @@ class Chart:
         ends the one before.
         """
         names, bar = self.names(), self.bar_of_beat.tolist()
-        if len(self) and self.place[-1] == 0:
+        if len(self) and bar[-1] != bar[-2]:
             names.pop()
         words: list[list[str]] = []
         for beat, name in enumerate(names):

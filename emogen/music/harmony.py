@@ -221,34 +221,34 @@ def _places(odds: Floats, meter: int) -> tuple[float, npt.NDArray[np.int8]]:
     return float(total.max()), place
 
 
-LIKE = 0.82
-"""Bars so similar, on average, are the same section."""
+LIKE = 0.87
+"""Phrases so similar, on average over their bars, are the same section."""
 PHRASE = 4
-"""Fewest bars of a section."""
+"""Bars of a phrase, the shortest section."""
+LETTERS = 26
 
 
 def sections(chroma: Floats, bar: Ints) -> npt.NDArray[np.int8]:
-    """A letter (B,) for each bar, 0 for A, of beats (K, 12) in bars (K,)."""
+    """The section (B,) of each bar, 0 for A, of beats (K, 12) in bars (K,).
+
+    Phrases are compared by the pitch classes in each half of their bars. Each belongs to the earlier section whose
+    first phrase it resembles most, or begins a new one; a shorter last phrase is compared with as many bars.
+    """
     count = int(bar.max()) + 1
-    halves = np.zeros((count, 2, 12))
     size = np.bincount(bar, minlength=count)
-    first = np.concatenate([[0], np.cumsum(size)[:-1]])
-    half = (2 * (np.arange(len(bar)) - first[bar]) >= size[bar]).astype(np.int64)
-    np.add.at(halves, (bar, half), chroma)
-    flat = halves.reshape(count, -1)
-    flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
-    like = flat @ flat.T
-    starts = list(range(0, count, PHRASE))
+    number = np.arange(len(bar)) - (np.cumsum(size) - size)[bar]
+    halves = np.zeros((2 * count, 12))
+    np.add.at(halves, 2 * bar + (2 * number >= size[bar]), np.sqrt(chroma))
+    bars = halves.reshape(count, 24)
+    bars = bars / np.maximum(np.linalg.norm(bars, axis=1, keepdims=True), 1e-9)
     letter = np.zeros(count, dtype=np.int8)
     known: list[int] = []
-    for start in starts:
+    for start in range(0, count, PHRASE):
         length = min(PHRASE, count - start)
-        fit = [
-            float(np.mean(like[np.arange(start, start + length), np.arange(other, other + length)])) for other in known
-        ]
-        best = int(np.argmax(fit)) if fit else -1
-        if best < 0 or fit[best] < LIKE:
+        phrase = bars[start : start + length]
+        fit = [float((phrase * bars[first : first + length]).sum()) / length for first in known]
+        if not known or (max(fit) < LIKE and len(known) < LETTERS):
             known.append(start)
-            best = len(known) - 1
-        letter[start : start + length] = min(best, 25)
+            fit.append(1.0)
+        letter[start : start + length] = int(np.argmax(fit))
     return letter

@@ -238,13 +238,16 @@ def _attract(beats: Floats, time_ms: Floats) -> Floats:
 
 
 BINS = 24
-"""Parts of a beat among which the phases of onsets are counted."""
+"""Parts of a beat among which the phases of notes are counted."""
 
 
-def clarity(onsets: Onsets, beats_ms: Ints) -> float:
-    """How regularly onsets fall within beats: 0 where all phases are alike, 1 where all are the same."""
-    index = np.clip(np.searchsorted(beats_ms, onsets.time_ms, side="right") - 1, 0, len(beats_ms) - 2)
-    phase = (onsets.time_ms - beats_ms[index]) / (beats_ms[index + 1] - beats_ms[index])
+def clarity(onset_ms: Ints, beats_ms: Ints) -> float:
+    """How regularly notes (N,) fall within beats: 0 where all phases are alike, 1 where all are the same.
+
+    One less the entropy of the phases, in BINS bins, over its largest value.
+    """
+    index = np.clip(np.searchsorted(beats_ms, onset_ms, side="right") - 1, 0, len(beats_ms) - 2)
+    phase = (onset_ms - beats_ms[index]) / (beats_ms[index + 1] - beats_ms[index])
     share = np.bincount(np.rint(phase * BINS).astype(np.int64) % BINS, minlength=BINS) / len(phase)
     share = share[share > 0]
     return float(1 + (share * np.log2(share)).sum() / np.log2(BINS))
