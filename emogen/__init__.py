@@ -11,7 +11,7 @@ Importing this imports nothing else: each name below comes from its own module w
 
 __version__ = "0.4.0"
 
-__all__ = ["EMOTIONS", "EmogenError", "Piece", "Voice", "__version__", "load"]
+__all__ = ["EMOTIONS", "Chart", "EmogenError", "Piece", "Voice", "__version__", "load"]
 
 TYPE_CHECKING = False  # type checkers know the name; typing itself would take most of the time of this import
 if TYPE_CHECKING:
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from emogen.composing.voice import Voice, load
     from emogen.emotion import EMOTIONS
     from emogen.errors import EmogenError
+    from emogen.music.chart import Chart
 else:
     _HOMES = {
+        "Chart": "emogen.music.chart",
         "Piece": "emogen.composing.piece",
         "Voice": "emogen.composing.voice",
         "load": "emogen.composing.voice",

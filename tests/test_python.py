@@ -184,6 +184,13 @@ def test_measures_and_judgement_are_those_of_the_commands(piece: Piece, run: Run
 # Files
 
 
+def test_its_chart_is_heard_once_and_is_that_of_its_own_notes(piece: Piece) -> None:
+    assert piece.chart is piece.chart
+    np.testing.assert_array_equal(piece.chart.rows(), emogen.Chart.of(piece).rows())
+    moved = piece.stretch(2)
+    np.testing.assert_array_equal(moved.chart.rows(), emogen.Chart.of(moved).rows())
+
+
 def test_a_midi_file_holds_the_piece_and_what_made_it(piece: Piece, tmp_path: Path) -> None:
     for name in ("piece.mid", "piece.MIDI", "new/folder/piece.mid"):
         piece.save(str(tmp_path / name))

@@ -48,11 +48,9 @@ def show(
     Its piano roll is coloured by loudness; its facts stand below. "Heard as" is the opinion of the judge,
     which is right about four of five real clips: see emogen judge.
     """
-    from emogen.music.chart import Chart
-
     piece = outputs.read(file)
     measures, made_by, heard = asdict(piece.measures()), piece.made_by, _heard(piece)
-    chart = Chart.of(piece)
+    chart = piece.chart
     if as_json:
         report = {"file": str(file), "measures": measures, "chart": _charted(chart), "heard": heard, "made_by": made_by}
         echo(json.dumps(report, indent=2))

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ import numpy.typing as npt
 from emogen.composing.provenance import UNTRUSTED, called, facts, manifest, title
 from emogen.errors import EmogenError, UnusableFile, UsageError
 from emogen.music import midi
+from emogen.music.chart import Chart
 from emogen.music.measures import Measures, measure
 from emogen.music.midi_events import bytes_of
 from emogen.music.notes import HIGHEST_KEY, LOWEST_KEY
@@ -128,6 +129,11 @@ class Piece(Notes):
     def seconds(self) -> float:
         """When the last note is released, in s; 0 without notes."""
         return self.end_ms / 1000
+
+    @cached_property
+    def chart(self) -> Chart:
+        """Beats, bars, chords and sections, heard from the notes: ``chart.lines()``, ``.tempo_bpm``, ``.letters``."""
+        return Chart.of(self)
 
     def measures(self) -> Measures:
         """Length, notes per second, key, loudness, range and more, each with its unit in the docstring of its field."""
