@@ -6,7 +6,7 @@ import pytest
 
 from emogen.composing import rules
 from emogen.composing.drafts import Drafts
-from emogen.composing.rules import RULES
+from emogen.composing.rules import RULES, takes_its_time
 from emogen.music.plan import ENTRIES
 from emogen.music.tokens import COLUMN, DURATION_MS, SHIFT_MS, SIZES
 from tests.drafting import PLANS, random_notes, strike, wish
@@ -96,6 +96,19 @@ def test_a_note_of_a_shift_beyond_the_end_can_still_be_drawn() -> None:
 
 def test_velocities_are_as_the_network_wants_them() -> None:
     assert RULES[COLUMN.velocity] == ()
+
+
+def test_however_dense_a_passage_the_clock_goes_on() -> None:
+    drafts = Drafts([wish(60)], PLANS)
+    onset_ms = []
+    for number in range(600):
+        possible = takes_its_time(drafts, np.zeros(1, dtype=np.int64)) == np.zeros(len(SHIFT_MS), dtype=np.float32)
+        shift = int(np.flatnonzero(possible[0])[0])  # as dense as can be
+        drafts.add(np.array([[shift, number % 88, 16, 0]]), SHIFT_MS[[shift]])
+        onset_ms.append(int(drafts.onset_ms[0]))
+    assert onset_ms[127] == 0
+    assert onset_ms[128] == 1000
+    assert onset_ms[-1] == 4000
 
 
 def test_at_least_one_id_is_possible_in_every_draw() -> None:

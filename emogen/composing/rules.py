@@ -62,6 +62,20 @@ def ends_near_its_last_sound(drafts: Drafts, shift: Ints) -> Nats:
     return only(near[:, None] | ~drafts.ends(SHIFT_MS))
 
 
+MOST_NOTES, WITHIN_MS = 128, 1000
+"""Most notes that are drawn within a time. In POP909 and EMOPIA no second has more than 56, in SUPRA's piano rolls 96;
+but weights can be such that a piece of them would never end."""
+
+
+def takes_its_time(drafts: Drafts, shift: Ints) -> Nats:
+    """However dense a passage, the clock goes on."""
+    if drafts.length <= MOST_NOTES:
+        return np.zeros((1, 1), dtype=np.float32)
+    left_ms = np.rint(drafts.remaining_s[:, drafts.length - MOST_NOTES] * 1000)
+    earliest_ms = drafts.end_ms - left_ms + WITHIN_MS
+    return only(drafts.onset_ms[:, None] + SHIFT_MS >= earliest_ms[:, None])
+
+
 def leaves_the_highest_key(drafts: Drafts, shift: Ints) -> Nats:
     """A chord whose last note is the piano's highest goes no further: its notes come from bass to top."""
     is_highest = (drafts.pitch == SIZES[COLUMN.pitch] - 1)[:, None]
@@ -146,6 +160,7 @@ RULES: tuple[tuple[Rule, ...], ...] = (
         pauses_briefly,
         ends_near_its_last_sound,
         leaves_the_highest_key,
+        takes_its_time,
         towards_density,
         returns_in_rhythm,
     ),  # shift
