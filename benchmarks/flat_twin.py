@@ -32,8 +32,10 @@ from emogen.training.trainer import Trainer
 class Flat(Composer):
     """The twin: takes the same batches as ``Composer``."""
 
-    def nats(self, notes: Tensor, emotion: Tensor, plan: Tensor, remaining_s: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``Composer.nats``."""
+    def nats(
+        self, notes: Tensor, emotion: Tensor, plan: Tensor, remaining_s: Tensor, *charts: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """As ``Composer.nats``; the twin knows no charts."""
         batch, length = notes.shape[0], notes.shape[1] - 1
         condition = self.condition(emotion, plan, remaining_s).repeat_interleave(4, dim=1)  # (B, 4 T, C)
         x = torch.stack([embed(notes[..., family].int()) for family, embed in enumerate(self.embed)], dim=2)

@@ -39,7 +39,8 @@ device = "cpu"
 
 def batch(rows: int) -> Batch:
     notes = torch.arange(rows).view(rows, 1, 1).expand(rows, 3, 4)
-    return Batch(notes, torch.zeros(rows, len(EMOTIONS)), torch.zeros(rows, len(ENTRIES)), torch.zeros(rows, 2))
+    emotion, plan = torch.zeros(rows, len(EMOTIONS)), torch.zeros(rows, len(ENTRIES))
+    return Batch(notes, emotion, plan, torch.zeros(rows, 2), *[torch.zeros(rows, 2, 0)] * 5)  # no charts
 
 
 def test_one_process_is_a_team_that_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
