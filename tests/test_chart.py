@@ -159,6 +159,27 @@ def test_a_long_piece_is_tracked_in_stretches_that_join(monkeypatch: pytest.Monk
     assert found(whole.beats_ms, parts, 1) >= 0.95
 
 
+def test_any_number_of_long_rests_takes_no_more_than_their_beats() -> None:
+    onset_ms = np.arange(500) * 60_000
+    chart = Chart.of(Piece.of(onset_ms, np.full(500, 60), np.full(500, 64), np.full(500, 500)))
+    assert found(onset_ms[1:], chart, 60) >= 0.95
+    assert np.diff(chart.beats_ms).max() > 40_000
+
+
+def test_days_of_music_have_no_chart() -> None:
+    assert len(Chart.of(Piece.of(np.arange(20_000) * 8_000, [60] * 20_000, [64] * 20_000, [500] * 20_000))) == 0
+
+
+def test_the_lowest_note_that_sounds_is_known_at_every_onset() -> None:
+    piece = random_piece(3, 80)
+    onsets = pulse.Onsets.of(piece)
+    release_ms = piece.onset_ms + piece.duration_ms
+    for number, first in enumerate(onsets.first.tolist()):
+        end = onsets.first[number + 1] if number + 1 < len(onsets.first) else len(piece)
+        held = np.flatnonzero(release_ms[:end] - pulse.CHORD_MS > onsets.time_ms[number])
+        assert onsets.lowest[number] == piece.pitch[np.union1d(held, np.arange(first, end))].min()
+
+
 def test_a_very_dense_piece_is_charted() -> None:
     rng = np.random.default_rng(0)
     piece = Piece.of(rng.integers(0, 20_000, 4000), rng.integers(21, 109, 4000), np.full(4000, 64), np.full(4000, 100))

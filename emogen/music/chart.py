@@ -28,7 +28,7 @@ ROW = np.dtype([("ms", "<i8"), ("place", "i1"), ("root", "i1"), ("quality", "i1"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chart:
-    """K beats of a piece, K being 0 or at least 2.
+    """K beats of a piece; K is 0 or at least 2.
 
     The first beat is at or before the first onset, and so perhaps before 0; the last is after the last onset. A
     chord lasts from its beat to the next. Bars begin at downbeats, and at the first beat.
@@ -51,7 +51,7 @@ class Chart:
 
     @classmethod
     def of(cls, piece: Piece) -> Chart:
-        """The chart heard in a piece; without beats where there are fewer than two onsets."""
+        """The chart heard in a piece; without beats where there are fewer than two onsets, or six hours of music."""
         onsets = Onsets.of(piece)
         beats_ms = track(onsets, piece.end_ms)
         if not len(beats_ms):

@@ -29,7 +29,7 @@ QUALITIES: dict[str, tuple[int, ...]] = {
 """The suffix of each quality's name, and its pitch classes above the root."""
 NO_CHORD = -1
 FRESH_BEATS, FADED = 2, 0.05
-"""A note counts in full for so many beats, then for this share: the pedal holds it longer than it is meant."""
+"""A note counts in full for two beats, then for this share: the pedal holds it longer than it is meant."""
 
 SOUND = np.array(
     [
@@ -65,7 +65,7 @@ CHANGE = 2.0
 LEAST = 0.05
 """A beat in which less than this share of its time sounds is silent."""
 REST_BEATS = 2
-"""Within a piece as many silent beats have no chord; fewer keep the last one."""
+"""Within a piece this number of silent beats has no chord; fewer keep the last one."""
 
 
 def sounds(piece: Piece, onsets: Onsets, beats_ms: Ints) -> tuple[Floats, Floats]:
@@ -158,8 +158,9 @@ ROOT_MOVED, CHORD_MOVED, BASS_MOVED, STRUCK, HELD, SELDOM = 1.1, 0.3, 0.3, 0.4, 
 """What another root, another chord, another bass, a salient onset and a long bass add to the log-odds of a downbeat,
 and the log-odds without any: logistic regression on 56 songs of POP909 whose beats are known."""
 HELD_MS = 50
+"""Added to the length of a bass before the logarithm, so that none has one too."""
 STRUCK_MS = 60
-"""An onset so near is struck on the beat."""
+"""An onset this near is struck on the beat."""
 IRREGULAR, HALF_BAR = 16.0, 10.0
 """What a bar of the wrong length costs, and one of half the length, in nats."""
 THREE = 0.1
@@ -200,7 +201,7 @@ def bars(odds: Floats) -> tuple[int, npt.NDArray[np.int8]]:
 
 
 def _places(odds: Floats, meter: int) -> tuple[float, npt.NDArray[np.int8]]:
-    """The best score of bars of so many beats, and each beat's place (K,) in them."""
+    """The best score of bars of ``meter`` beats, and each beat's place (K,) in them."""
     count = len(odds)
     back = np.zeros(count, dtype=np.int64)
     total = np.zeros(meter)
@@ -226,6 +227,7 @@ LIKE = 0.87
 PHRASE = 4
 """Bars of a phrase, the shortest section."""
 LETTERS = 26
+"""Sections at most."""
 
 
 def sections(chroma: Floats, bar: Ints) -> npt.NDArray[np.int8]:

@@ -1,4 +1,4 @@
-"""The pulse of a piece, heard from its notes: beats whose tempo may drift, how clear they are, and the bars.
+"""The pulse of a piece, heard from its notes: beats whose tempo may drift, and how clear they are.
 
 Notes struck together are one onset. An onset is salient when it is full, loud, long or low. Beats are the path of
 largest score through time (Ellis, "Beat tracking by dynamic programming", Journal of New Music Research 36, 2007),
@@ -20,8 +20,9 @@ from emogen.music.notes import Floats, Ints, Piece
 Singles = npt.NDArray[np.float32]
 
 CHORD_MS = 35
-"""Onsets within so much of the first belong to it."""
+"""Onsets within this time of the first belong to it."""
 BASS_PITCH = 55
+"""Notes below the G under middle C are the bass."""
 FRAME_MS = 10
 BLUR_MS = 22
 """SD of the window in which an onset counts for a beat."""
@@ -29,22 +30,28 @@ PERIODS_MS = (280, 1400)
 STEP = 0.025
 """Neighbouring periods differ by this share, or by a frame where that is more."""
 REACH = 3
-"""A beat's period is at most so many steps from the last beat's."""
+"""A beat's period is at most this number of steps from the last beat's."""
 BEND = 1.0
 """What a step of the period costs."""
 TEMPO_MS, TEMPO_SPREAD, TEMPO_WEIGHT = 690.0, 0.35, 0.29
 """The preferred period, its SD in natural logarithms, and what the prior weighs in a beat."""
 STRETCH_MS = 600_000
+"""Tracked at a time, so that memory does not grow with the length."""
+LONGEST_MS = 6 * 3_600_000
+"""Music beyond this, without its rests, is given no beats: it would take minutes."""
 REST_MS = 8_000
 """Silence between onsets beyond this holds no beats."""
 MARGIN_MS = 2 * PERIODS_MS[1]
+"""Beats are tracked from this long before the first onset, so that an upbeat has its beat."""
 
 ON_BEAT, ON_HALF, ON_QUARTER, ON_THIRD = (-0.1, 1.0), (0.35, 0.085), (0.17, 0.14), (0.025, 0.055)
 """What an onset adds at each place in a beat, and what its salience adds to that."""
 EMPTY = -0.64
 """What a beat costs."""
 FULL, LOUD, LONG, FREE, LOW = 1.28, 0.05, 0.45, 0.32, 0.55
-"""What makes an onset salient: the logarithm of its notes, velocity above its neighbours', ..."""
+"""What makes an onset salient, as log-odds: the logarithm of the number of its notes, velocity above its neighbours',
+the logarithms of its length over theirs and of the time to the next onset over the median, and a bass below theirs.
+These weights and those above were found by random search on songs of POP909 and bent copies of them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,11 +111,13 @@ def around(values: Ints, reach: int = 8) -> Floats:
 
 def _lowest(piece: Piece, time_ms: Floats, number: Ints) -> Ints:
     """The lowest pitch (E,) sounding from each onset to the next."""
-    columns = len(time_ms) + 1
     last = np.maximum(np.searchsorted(time_ms, piece.onset_ms + piece.duration_ms - CHORD_MS), number + 1)
-    change = np.bincount(piece.pitch * columns + number, minlength=128 * columns)
-    change -= np.bincount(piece.pitch * columns + last, minlength=128 * columns)
-    return (change.reshape(128, columns).cumsum(1) > 0).argmax(0)[:-1]
+    lowest = np.zeros(len(time_ms) + 1, dtype=np.int64)
+    for pitch in np.unique(piece.pitch)[::-1].tolist():
+        mine = piece.pitch == pitch
+        change = np.bincount(number[mine], minlength=len(lowest)) - np.bincount(last[mine], minlength=len(lowest))
+        lowest[change.cumsum() > 0] = pitch
+    return lowest[:-1]
 
 
 def _periods() -> Ints:
@@ -123,7 +132,7 @@ PERIODS = _periods()
 
 
 def track(onsets: Onsets, end_ms: int) -> Ints:
-    """Beats (K,) in ms, rising, of a piece that ends at ``end_ms``; none where there are fewer than two onsets.
+    """Beats (K,) in ms, rising, of a piece that ends at ``end_ms``; none of fewer than two onsets or beyond LONGEST_MS.
 
     The first beat is at or before the first onset, perhaps before 0. The last is after the last onset; while notes
     ring on, beats go on for up to REST_MS.
@@ -133,15 +142,16 @@ def track(onsets: Onsets, end_ms: int) -> Ints:
     rest = np.maximum(np.diff(onsets.time_ms) - REST_MS, 0)  # a rest of any length costs as little as a short one
     start_ms = onsets.time_ms[0] - MARGIN_MS
     time_ms = onsets.time_ms - np.concatenate([[0.0], np.cumsum(rest)]) - start_ms
+    if time_ms[-1] > LONGEST_MS:
+        return np.zeros(0, dtype=np.int64)
     beats = _attract(_beats(time_ms, onsets.salience), time_ms)
     first = max(int(np.searchsorted(beats, time_ms[0] + BLUR_MS, side="right")) - 1, 0)
     after = int(np.searchsorted(beats, time_ms[-1] + BLUR_MS, side="right"))
     ringing = int(np.searchsorted(beats, time_ms[-1] + end_ms - onsets.time_ms[-1]))
     beats = beats[first : max(after + 1, ringing)]
-    for number in np.flatnonzero(rest).tolist():
-        later = beats > time_ms[number] + REST_MS / 2
-        beats[later] += rest[number]
-        time_ms[number + 1 :] += rest[number]
+    long = rest > 0
+    rests_before = np.searchsorted(time_ms[:-1][long] + REST_MS / 2, beats)
+    beats += np.concatenate([[0.0], np.cumsum(rest[long])])[rests_before]
     return np.unique(np.rint(beats + start_ms).astype(np.int64))
 
 
