@@ -122,7 +122,8 @@ def full_batch(rows: int, length: int) -> Batch:
     emotion = np.eye(len(EMOTIONS), dtype=np.float32)[rng.integers(0, len(EMOTIONS), rows)]
     plan = rng.normal(size=(rows, len(ENTRIES))).astype(np.float32)
     remaining_s = rng.uniform(0, 60, (rows, length)).astype(np.float32)
-    return Batch(*map(torch.from_numpy, (notes, emotion, plan, remaining_s)))
+    no_charts = [torch.empty(rows, length, 0)] * 5
+    return Batch(*map(torch.from_numpy, (notes, emotion, plan, remaining_s)), *no_charts)
 
 
 def flat_step(model: Any, rows: int, positions: int, part: int, trainer: Trainer) -> Callable[[], None]:

@@ -142,6 +142,8 @@ def test_these_flags_may_change_when_a_run_goes_on(option: str) -> None:
 OTHERS: dict[str, Any] = {
     "size": "small", "precision": "bf16", "learning_rate": 0.5, "weight_decay": 0.5, "grad_clip": 0.5, "dropout": 0.5,
     "drop_emotion": 0.6, "drop_plan": 0.6, "drop_plan_entry": 0.6, "drop_remaining": 0.6, "n_heads": 4, "d_model": 128,
+    "chart": True, "drop_chart": 0.6, "drop_chords": 0.6, "drop_beat": 0.6, "drop_beat_at_note": 0.6,
+    "drop_recall": 0.6,
 }  # fmt: skip
 """A value of an option that is another than that of ``begun``; 3 for those not here."""
 
