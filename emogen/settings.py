@@ -1,7 +1,7 @@
 """Every option of emogen, written once: its name, type, range, default and help text.
 
 The tree is frozen. A field's docstring is its help text, its comment in ``emogen.toml`` and its flag's description.
-``load`` gathers the values from flags, environment and files. (Above 300 lines: most of them are the options.)
+``load`` gathers the values from flags, environment and files. (Above 300 lines: most of them are options.)
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SIZES: dict[str, dict[str, int]] = {
 
 
 class Section(BaseModel):
-    """One part of the settings: frozen, and a key it does not know is refused."""
+    """One part of the settings: frozen; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
@@ -48,7 +48,7 @@ class PathsSettings(Section):
     """Folder that holds one sub-folder per training run."""
 
     soundfont: Path | None = None
-    """SoundFont (.sf2) whose piano is heard (default, or empty: the one that comes with pretty_midi)."""
+    """SoundFont (.sf2) to play (default, or empty: the one bundled with pretty_midi)."""
 
     @field_validator("soundfont", mode="before")
     @classmethod
@@ -59,7 +59,7 @@ class PathsSettings(Section):
     @classmethod
     def _expand_user(cls, path: Path | None) -> Path | None:
         try:
-            return path and path.expanduser()  # no shell stands between a file and us
+            return path and path.expanduser()  # files and variables do not pass through a shell
         except RuntimeError:  # a user without a home
             raise ValueError("begins with the home folder of a user who has none") from None
 
@@ -73,7 +73,7 @@ class DataSettings(Section):
     """How a corpus is read and split."""
 
     split: Literal["song", "official"] = "song"
-    """Stratified 70/15/15 by whole songs, or the split files that EMOPIA ships."""
+    """song: 70/15/15 by whole songs, stratified; official: the split files that EMOPIA ships."""
 
     split_seed: Seed = 0
     """Seed of the split by song."""
@@ -82,14 +82,14 @@ class DataSettings(Section):
     """A prepared corpus: songs that share a melody with its valid or test songs are kept out of training."""
 
     any_instrument: bool = False
-    """Take files without a piano program too, all their pitched instruments merged."""
+    """Also take files without a piano program, with all their pitched instruments merged."""
 
     workers: int = Field(default=0, ge=0, le=256)
     """Processes that read files (0: one per core)."""
 
 
 class ModelSettings(Section):
-    """The shape of the network. A number left out comes from the named size."""
+    """The shape of the network. A number that is left out comes from the named size."""
 
     size: Literal["tiny", "small", "base"] = "base"
     """Named size: about 1, 7 or 26 million parameters."""
@@ -104,10 +104,10 @@ class ModelSettings(Section):
     """Attention heads of each block (0: by size)."""
 
     context_notes: int = Field(default=0, ge=0, le=65536, json_schema_extra={"flag": "--max-seq-len"})
-    """Longest stretch of music the network sees at once, in notes (0: by size)."""
+    """Longest stretch of music that the network sees at once, in notes (0: by size)."""
 
     dropout: Share = 0.1
-    """Share of activations dropped in training, on the residual stream and the embeddings."""
+    """Probability of dropping an activation in training, on the residual stream and the embeddings."""
 
     chart: bool = False
     """Give the network the beat, the chords and what was played before (experimental: the bundled voice has none)."""
@@ -125,7 +125,7 @@ class ModelSettings(Section):
 
 
 class TrainSettings(Section):
-    """How the network learns."""
+    """How the network is trained."""
 
     epochs: int = Field(default=50, ge=1)
     """Passes over the training windows."""
@@ -134,19 +134,19 @@ class TrainSettings(Section):
     """Windows of music per optimizer step."""
 
     accumulate: int = Field(default=1, ge=1)
-    """Parts that a batch is computed in, one after the other, to save memory; the result is that of the whole."""
+    """Number of parts in which a batch is computed, one after the other, to save memory; the result is the same."""
 
     learning_rate: float = Field(default=1e-3, gt=0, lt=1)
-    """Highest learning rate, reached after the warm-up; a cosine takes it down to a twentieth."""
+    """Highest learning rate, reached after the warm-up; it then falls along a cosine to a twentieth."""
 
     warmup_steps: int = Field(default=100, ge=0)
-    """Steps over which the learning rate rises from zero."""
+    """Optimizer steps over which the learning rate rises from zero."""
 
     weight_decay: float = Field(default=0.1, ge=0)
     """AdamW's decay of the weight matrices."""
 
     grad_clip: float = Field(default=1.0, gt=0)
-    """Longest gradient (L2 norm) a step may use."""
+    """Longer gradients (L2 norm) are clipped to this length."""
 
     seed: Seed = 0
     """Seed of the weights, the order of the windows, augmentation and dropout."""
@@ -176,7 +176,7 @@ class TrainSettings(Section):
     """Best checkpoints kept, by valid loss."""
 
     save_every_s: float = Field(default=15.0, gt=0)
-    """Seconds between saves of 'last' within an epoch; a save that is slow is made less often."""
+    """Seconds between saves of 'last' within an epoch; more where saving is slow."""
 
     key_semitones: int = Field(default=5, ge=0, le=12)
     """Augmentation: windows are transposed by at most this many semitones, up or down."""
@@ -188,13 +188,13 @@ class TrainSettings(Section):
     """Augmentation: windows are made louder or softer by at most this many steps of four MIDI velocities."""
 
     drop_emotion: Share = 0.1
-    """Share of windows whose emotion is hidden; guidance needs some."""
+    """Share of windows whose emotion is hidden; guidance needs some of these."""
 
     drop_plan: Share = 0.5
     """Share of windows whose whole plan is hidden."""
 
     drop_plan_entry: Share = 0.2
-    """Share of the single plan entries hidden in the other windows."""
+    """Share of single plan entries hidden in the other windows."""
 
     drop_remaining: Share = 0.1
     """Share of windows whose time remaining is hidden."""
@@ -216,28 +216,28 @@ class TrainSettings(Section):
 
 
 class SampleSettings(Section):
-    """How pieces are drawn from the network."""
+    """How pieces are sampled from the network."""
 
     temperature: float = Field(default=1.0, gt=0, le=5)
     """Boldness in pitch: below 1 safer, above 1 wilder. Rhythm, loudness and note length are sampled unchanged."""
 
     top_p: float = Field(default=0.7, gt=0, le=1)
-    """Draw pitches from the likeliest values that together hold this probability."""
+    """Sample pitches from the likeliest values that together have this probability."""
 
     min_p: float = Field(default=0.0, ge=0, lt=1)
-    """Draw pitches from values at least this share as likely as the likeliest (0: no limit)."""
+    """Sample pitches from values at least this fraction as likely as the likeliest one (0: no limit)."""
 
     top_k: int = Field(default=0, ge=0)
-    """Draw pitches from this many likeliest values (0: no limit)."""
+    """Sample pitches from this many likeliest values (0: no limit)."""
 
     guidance: float = Field(default=1.5, ge=0, le=10)
-    """How strongly the emotion and plan are followed: 1 as learnt, above 1 exaggerated (twice the work)."""
+    """How strongly emotion and plan are followed: 1 as learnt, above 1 exaggerated (twice the work)."""
 
     device: Device = "cpu"
-    """Where to compute; one piece at a time is fastest on the CPU."""
+    """Where to compute; a single piece is fastest on the CPU."""
 
     precision: Literal["float32", "int8"] = "float32"
-    """Weights; with int8 a CPU composes few pieces (up to 6) of a base model twice as fast, but not the same ones."""
+    """Type of the weights; with int8 a CPU composes up to 6 pieces of a base model twice as fast; they differ."""
 
     threads: int = Field(default=0, ge=0, le=1024)
     """CPU cores (0: one for a few pieces; for more, one fewer than there are, at most 3)."""
@@ -267,7 +267,7 @@ REMOVED = {
 """Options of earlier versions, with what became of them."""
 
 TEST_DATA = "EMOGEN_TEST_DATA"
-"""The one variable of this prefix that is no option: where the tests find a corpus."""
+"""The one variable with this prefix that is not an option: where the tests find a corpus."""
 
 LOCAL_CONFIG = Path("emogen.toml")
 """The configuration file of the working directory."""
@@ -312,7 +312,7 @@ def variable(option: str) -> str:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The settings, and where each of their values came from."""
+    """The settings, and where each value came from."""
 
     settings: Settings
     origin: dict[str, str]
@@ -320,17 +320,17 @@ class Loaded:
 
 
 Given = dict[str, tuple[Any, str]]
-"""By option: a value not yet checked, and where it was given."""
+"""By option: an unchecked value, and where it was given."""
 
 
 def load(flags: Mapping[str, Mapping[str, Any]] | None = None) -> Loaded:
     """The settings of this run: flags, else environment, ./emogen.toml, user config, defaults.
 
     Args:
-        flags: by section, the values given on the command line.
+        flags: the values given on the command line, by section.
 
     Raises:
-        UsageError: an unknown option or a wrong value, with its place and what is allowed; a file that is not TOML.
+        UsageError: an unknown option or a wrong value, with its place and the allowed values; a file that is not TOML.
     """
     given = _from_file(user_config()) | _from_file(LOCAL_CONFIG) | _from_environment() | _from_flags(flags or {})
     tree: dict[str, dict[str, Any]] = {}
@@ -360,7 +360,7 @@ def _from_file(path: Path) -> Given:
     except RecursionError:
         raise UsageError(f"{where}: tables are nested too deeply", "`emogen config init` writes a valid file") from None
     except ValueError as error:  # not TOML, or not UTF-8
-        raise UsageError(f"{where}: {error}", "`emogen config init` writes a sound file") from None
+        raise UsageError(f"{where}: {error}", "`emogen config init` writes a valid file") from None
     given: Given = {}
     for section, table in tables.items():
         if isinstance(table, dict) and (table or section in Settings.model_fields):
@@ -406,10 +406,10 @@ def _check_known(name: str, known: Mapping[str, object], where: str) -> None:
 
 
 def _refusal(error: ErrorDetails, given: Given) -> UsageError:
-    """What to tell a person about a value that pydantic refused."""
+    """The error about a value that pydantic refused."""
     option = ".".join(map(str, error["loc"][:2]))
     rule = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    if option not in given:  # the options of a section do not go together
+    if option not in given:  # options of a section that do not fit together
         involved = [where for name, (_, where) in given.items() if name.startswith(f"{option}.")]
         return UsageError(f"{', '.join(dict.fromkeys(involved))}: {rule}")
     value, where = given[option]

@@ -162,14 +162,14 @@ NO_PLANS: dict[str, Any] = {"entries": (), "mean": (), "sd": (), "by_emotion": {
     [
         ({"format": 0}, "is of format 0, this emogen reads 1", "use the emogen that made it"),
         ({"format": 2}, "is of format 2, this emogen reads 1", "update emogen"),
-        ({"vocabulary": "0" * 16}, "speaks of other tokens", "use the emogen that made it"),
-        ({"emotions": ("bored",)}, "speaks of other tokens", "use the emogen that made it"),
+        ({"vocabulary": "0" * 16}, "was made with different tokens", "use the emogen that made it"),
+        ({"emotions": ("bored",)}, "was made with different tokens", "use the emogen that made it"),
         (
             {"plan": NO_PLANS | {"entries": ("mood",), "mean": (0.0,), "sd": (1.0,)}},
             "other tokens",
             "use the emogen that made it",
         ),
-        ({"plan": NO_PLANS}, "does not know all entries", "emogen train --init"),
+        ({"plan": NO_PLANS}, "lacks entries", "emogen train --init"),
         ({"plan": {"entries": 3}}, "the plans of .* are damaged", "take another one"),
         ({"epoch": "many"}, "the metadata of .* is damaged", "take another one"),
         ({"model": {"d_model": 33}}, "the metadata of .* is damaged: .*d_model 33", "take another one"),
@@ -253,7 +253,7 @@ def test_a_hostile_pickle_is_refused_and_nothing_is_executed(form: str, tmp_path
             pickle.dump(state, stream)
         else:
             torch.save(state, stream, _use_new_zipfile_serialization=form == "torch")
-    with pytest.raises(EmogenError, match=r"trainer.pt is not read: it is damaged or holds more than tensors"):
+    with pytest.raises(EmogenError, match=r"trainer.pt cannot be used: it is damaged or holds more than tensors"):
         load_trainer(path)
     assert not sprung.exists()
     torch.load(path / TRAINER, weights_only=False) if form != "pickle" else pickle.loads((path / TRAINER).read_bytes())
@@ -267,7 +267,7 @@ def test_a_damaged_trainer_is_refused_by_name(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for content in (b"", b"\x80", whole[: len(whole) // 2], whole[100:], rng.bytes(500), b"\x80\x02}q\x00."[:4]):
         (path / TRAINER).write_bytes(content)
-        with pytest.raises(EmogenError, match=r"trainer.pt is not read: it is damaged .*\(\w+\)$") as caught:
+        with pytest.raises(EmogenError, match=r"trainer.pt cannot be used: it is damaged .*\(\w+\)$") as caught:
             load_trainer(path)
         assert "--resume NAME" in caught.value.hint
 

@@ -459,7 +459,7 @@ def damage(kind: str, runs: Path) -> str:
 
 DAMAGE = {
     "newer format": f"of format {checkpoint.FORMAT + 1}",
-    "another vocabulary": "speaks of other tokens",
+    "another vocabulary": "was made with different tokens",
     "truncated": "is cut short",
     "truncated header": "is not an emogen checkpoint",
     "hostile pickle in its place": "is not an emogen checkpoint",

@@ -49,7 +49,7 @@ def test_show_tells_what_a_file_holds_and_what_made_it(run: Run, made: Path) -> 
         "pitch": "66 on average, over 12 semitones",
         "pitch classes": "3, 1.5 bits",
         "onsets": "times between them vary by 88%",
-        "repetition": "0% of its turns were heard before",
+        "repetition": "0% of its figures occurred before",
         "polyphony": "1.0 notes at once",
         "longest silence": "2.0 s",
         "tempo": "60 beats per minute, 4/4",

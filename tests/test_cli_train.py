@@ -298,7 +298,7 @@ def test_fresh_moves_the_old_run_aside_and_loses_nothing(emogen_train: Command) 
     before = {path.relative_to(MAIN): path.read_bytes() for path in MAIN.rglob("*") if path.is_file()}
     code, _, err = emogen_train("--fresh", "--epochs", "1", "--batch-size", "8")
     assert code == 0
-    assert err.splitlines()[0] == "what run 'main' held is now in runs/main-1"
+    assert err.splitlines()[0] == "the old run 'main' is now in runs/main-1"
     aside = Path("runs/main-1")
     assert {path.relative_to(aside): path.read_bytes() for path in aside.rglob("*") if path.is_file()} == before
     assert epochs_logged() == [1]
@@ -407,7 +407,7 @@ def test_a_hostile_checkpoint_is_refused_and_another_takes_its_place(emogen_trai
     torch.save({"optimizer": Trap()}, last() / TRAINER)
     code, out, err = emogen_train("--epochs", "3")
     assert (code, out) == (1, "")
-    assert re.match(r"error: runs/main/checkpoints/last_.*/trainer\.pt is not read", err)
+    assert re.match(r"error: runs/main/checkpoints/last_.*/trainer\.pt cannot be used", err)
     assert "Traceback" not in err
     assert not Path("sprung").exists()
     trained(emogen_train, "--epochs", "3", "--resume", "epoch_002")

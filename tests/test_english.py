@@ -36,9 +36,9 @@ BANNED = {
 """What is banned, as a pattern, and what to write instead."""
 
 PAGES = sorted(
-    {ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")} - {ROOT / "docs/settings.md"}
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "emogen").rglob("*.md")]
 )
-MODULES = [ROOT / "docs" / "make.py", ROOT / "emogen" / "settings.py", *sorted((ROOT / "emogen" / "cli").glob("*.py"))]
+MODULES = sorted([*(ROOT / "emogen").rglob("*.py"), ROOT / "docs" / "make.py"])
 
 
 def prose(path: Path) -> Iterator[tuple[int, str]]:
@@ -52,14 +52,16 @@ def prose(path: Path) -> Iterator[tuple[int, str]]:
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.lineno, node.value
     comments: list[tuple[int, str]] = []
+    below = (0, 0)  # where a comment would go on: the line after the last one, and its column
     with tokenize.open(path) as file:
         for token in tokenize.generate_tokens(file.readline):
             if token.type == tokenize.COMMENT:
                 words = token.string.lstrip("# ")
-                if comments and comments[-1][0] + comments[-1][1].count("\n") + 1 == token.start[0]:
-                    comments[-1] = (comments[-1][0], f"{comments[-1][1]}\n{words}")  # a comment over several lines
+                if token.start == below:
+                    comments[-1] = (comments[-1][0], f"{comments[-1][1]}\n{words}")
                 else:
                     comments.append((token.start[0], words))
+                below = (token.start[0] + 1, token.start[1])
     yield from comments
 
 

@@ -120,7 +120,7 @@ def test_a_state_that_no_training_had_is_refused(wrong: str, stopped: Path) -> N
     state = load_trainer(stopped)
     WRONG_STATES[wrong](state)
     torch.save(state, stopped / TRAINER)
-    with pytest.raises(EmogenError, match="does not fit together") as caught:
+    with pytest.raises(EmogenError, match="do not fit together") as caught:
         resumed(stopped)
     assert "emogen ckpt list" in caught.value.hint
 

@@ -180,7 +180,7 @@ def test_nobody_is_counted_twice_and_a_missing_file_is_named(files: tuple[Path, 
     file = answered(files[1], "x", lambda one: {})
     again = tmp_path / "z.json"
     again.write_bytes(file.read_bytes())
-    with pytest.raises(EmogenError, match=r"answers_x\.json and .*z\.json are of the same listener"):
+    with pytest.raises(EmogenError, match=r"answers_x\.json and .*z\.json come from the same listener"):
         listening.score([file, again], files[1])
     with pytest.raises(EmogenError, match=r"there is no file .*none\.json"):
         listening.score([tmp_path / "none.json"], files[1])

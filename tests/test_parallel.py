@@ -141,5 +141,5 @@ def test_a_process_that_is_killed_is_an_error_and_not_a_hang(few_at_once: None) 
             child.kill()
 
     wishes = [wish(60, seed) for seed in range(4)]
-    with pytest.raises(EmogenError, match="ended from outside"):
+    with pytest.raises(EmogenError, match="was killed"):
         list(compose_all(compose, wishes, 2, kill))

@@ -673,7 +673,7 @@ def test_a_worker_that_is_killed_is_an_error_and_not_a_hang(tmp_path: Path, home
     process.stdout.readline()
     os.kill(_children(process.pid)[0], signal.SIGKILL)
     _, errors = process.communicate(timeout=HANG_S)
-    assert "EmogenError: a working process was ended from outside" in errors
+    assert "EmogenError: a worker process was killed" in errors
     assert everything(home) == []
 
 

@@ -512,7 +512,7 @@ REFUSED = [
     ({"keey": "Am"}, "unknown argument 'keey'", "did you mean 'key'?"),
     ({"xyz": 1}, "unknown argument 'xyz'", "there are temperature, "),
     ({"temperature": 0}, "temperature = 0 should be greater than 0", "Boldness in pitch"),
-    ({"top_p": "high"}, "top_p = 'high' should be a valid number", "Draw pitches"),
+    ({"top_p": "high"}, "top_p = 'high' should be a valid number", "Sample pitches"),
     ({"device": "tpu"}, "device = 'tpu' should be 'auto', 'cpu', 'cuda' or 'mps'", "Where to compute"),
     ({"prime": "nowhere.mid"}, "there is no file nowhere.mid", "looked for "),
     (

@@ -1,4 +1,4 @@
-"""The command line: what ``emogen`` does with what a person types, and what it says when something goes wrong.
+"""The command line: reads what a user types, runs the command, and reports errors.
 
 Exit codes: 0 done, 1 failed (with a hint), 2 usage error, 130 interrupted.
 """
@@ -31,7 +31,7 @@ COMMANDS = {
     "judge": "Judge the emotion and the coherence of MIDI files.",
     "render": "Write sound, pictures and pages of MIDI files.",
     "listening-test": "Write a blind listening test, and score its answers.",
-    "show": "Show what a MIDI file holds and how emogen made it.",
+    "show": "Show what a MIDI file contains and how emogen made it.",
     "ckpt": "List, show, export and prune checkpoints.",
     "config": "Show the settings and where each comes from, or write a settings file.",
     "doctor": "Show what a bug report needs: versions, devices, folders, runs.",
@@ -40,24 +40,24 @@ COMMANDS = {
 
 LIBRARY_ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",  # numpy would start a thread per core, and no command has work for them
-    "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait do not spin: beside busy neighbours steps are many times faster
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",  # every length of batch leaves a primitive: 1,024 of them are gigabytes
+    "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads do not spin: on a busy machine steps are many times faster
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",  # each length of a batch leaves a primitive: 1,024 of them take gigabytes
 }
-"""Read when numpy and torch are imported, unless the user has set it."""
+"""Environment variables that NumPy and torch read when they are imported; the user's own values are kept."""
 
 FULL = "make room on that disk, or choose a folder on another"
 HINTS = {
     errno.ENOSPC: FULL,
     errno.EDQUOT: FULL,
-    errno.EACCES: "choose a place that you may read and write, or change its permissions",
-    errno.EPERM: "choose a place that you may read and write, or change its permissions",
+    errno.EACCES: "choose a place where you may read and write, or change its permissions",
+    errno.EPERM: "choose a place where you may read and write, or change its permissions",
     errno.EROFS: "choose a place that can be written to",
 }
-"""What to do when the system refuses."""
+"""Hints for errors of the operating system."""
 
 
 class LateCommands(TyperGroup):
-    """Imports a command's module when that command is called: ``emogen --help`` needs none of them, and is quick."""
+    """Imports a command's module when that command is called: ``emogen --help`` imports none of them, and is quick."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Replace the one-line stand-in by the real command."""
@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.flush()
     except EmogenError as error:
         code = _complain(str(error), error.hint, error.exit_code)
-    except typer.TyperException as error:  # a command line that Typer cannot read
+    except typer.TyperException as error:  # the command line is wrong
         context = getattr(error, "ctx", None)
         hint = f"see `{context.command_path} --help`" if context else ""
         message = error.format_message()
@@ -139,10 +139,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 130
     except OSError as error:
         code = 1
-        if error.errno != errno.EPIPE:  # whoever read our output may leave, as `head` does
+        if error.errno != errno.EPIPE:  # the reader of our output may leave, as `head` does
             message = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
             _complain(message, _hint(error), code)
-        with suppress(OSError):  # what is still unwritten never will be: nothing may try at exit
+        with suppress(OSError):  # the rest is never written: nothing may try at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except MemoryError:
         code = _complain("out of memory", "close other programs, or ask for less at a time", 1)
@@ -150,18 +150,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _open_streams() -> None:
-    """Give the process the streams that its caller closed: else the next file opened would be taken for one of them."""
+    """Reopen streams that the caller closed: otherwise the next file to be opened would take their place."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         stream = getattr(sys, name)
         if stream is None:
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
             setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", encoding="utf-8"))
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file name need not be text
+            stream.reconfigure(errors="backslashreplace")  # a file name may not be text
 
 
 def _hint(error: OSError) -> str:
-    """What to do when the system refuses."""
+    """Hints for errors of the operating system."""
     hint = HINTS.get(error.errno or 0, "")
     if hint == FULL and error.filename:
         hint = hint.replace("that disk", f"the disk {disk_of(Path(error.filename))}")

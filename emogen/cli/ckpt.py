@@ -50,7 +50,7 @@ def list_checkpoints(as_json: AsJson = False, *, settings: Settings) -> None:
 
 
 def _rows(run: Path) -> list[dict[str, Any]]:
-    """What there is to say of each checkpoint of a run; of one that cannot be read, the reason as a message."""
+    """The facts about each checkpoint of a run; one that cannot be read is reported in a message."""
     rows: list[dict[str, Any]] = []
     best = shelf.found(run / "checkpoints", "best")[:1]
     for path in shelf.all_in(run / "checkpoints"):
@@ -85,7 +85,7 @@ def _bytes(path: Path) -> int:
 @app.command()
 @settings_options("paths.runs")
 def show(which: Which = "best", as_json: AsJson = False, *, settings: Settings) -> None:
-    """Show all that a checkpoint says of itself: model, losses, data and settings."""
+    """Show what a checkpoint contains: model, losses, data and settings."""
     path = shelf.resolve(which, settings.paths.runs)
     meta = checkpoint.read_meta(path)
     if as_json:
@@ -141,9 +141,9 @@ def export(
     *,
     settings: Settings,
 ) -> None:
-    """Write a checkpoint as one file that carries all it needs: generate --checkpoint FILE."""
+    """Write a checkpoint as one self-contained file, for generate --checkpoint FILE."""
     path = shelf.resolve(which, settings.paths.runs)
-    checkpoint.load_arrays(path)  # nothing damaged is passed on
+    checkpoint.load_arrays(path)  # raises if it is damaged
     if file.suffix != ".safetensors":
         file = file.with_name(file.name + ".safetensors")
     refuse_existing([file], force)
@@ -166,7 +166,7 @@ def prune(
     *,
     settings: Settings,
 ) -> None:
-    """Remove checkpoints of a run to make room; its last is always kept."""
+    """Remove checkpoints of a run to free disk space; its last is always kept."""
     from emogen.training.run import Run
 
     folder = shelf.resolve(f"{run}/last" if run else "last", settings.paths.runs).parent

@@ -1,4 +1,4 @@
-"""``emogen config``: what the settings are, and a file to change them in."""
+"""``emogen config``: shows the settings, and writes a file to change them in."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ app = typer.Typer(no_args_is_help=True)
 def show(
     as_json: AsJson = False,
 ) -> None:
-    """Show every option, its value, and where that came from."""
+    """Show every option, its value, and where the value came from."""
     loaded = load()
     tree = loaded.settings.model_dump(mode="json")
     values: dict[str, Any] = {}
@@ -47,7 +47,9 @@ def show(
 
 @app.command()
 def init(
-    user: Annotated[bool, typer.Option("--user", help="Write your own file, which counts in every folder.")] = False,
+    user: Annotated[
+        bool, typer.Option("--user", help="Write your user configuration, which holds in every folder.")
+    ] = False,
     force: Force = False,
 ) -> None:
     """Write a settings file with every option in it, commented out."""
@@ -56,14 +58,14 @@ def init(
         raise EmogenError("this user has no home folder to keep settings in", "leave --user out")
     refuse_existing([path], force)
     write_text(path, commented_file())
-    console.print(escape(f"wrote {path}; take the '#' from the options you want to set"), soft_wrap=True)
+    console.print(escape(f"wrote {path}; remove the '#' from the options you want to set"), soft_wrap=True)
 
 
 def commented_file() -> str:
-    """A settings file (TOML) in which every option stands with its help and default, commented out."""
+    """A settings file (TOML) that lists every option with its help and default, commented out."""
     lines = [
-        "# Settings of emogen. Take the '#' from a line to set an option.",
-        "# Flags and the environment (EMOGEN_TRAIN__EPOCHS=20) go before this file; ./emogen.toml goes before",
+        "# Settings of emogen. Remove the '#' from a line to set an option.",
+        "# Flags and the environment (EMOGEN_TRAIN__EPOCHS=20) override this file; ./emogen.toml overrides",
         f"# the user's own file, {user_config()}.",
     ]
     for section, part in Settings.model_fields.items():

@@ -29,23 +29,23 @@ def lines(text: str) -> str:
 
 
 class Door(Console):
-    """A console through which no control character passes but rich's own."""
+    """A console that lets no control character through except rich's own."""
 
     def render_str(self, text: str, *args: Any, **how: Any) -> Text:
         """A string as rich lays it out: escaped first, so that the columns of a table fit."""
         return super().render_str(lines(text), *args, **how)
 
     def render(self, *args: Any, **how: Any) -> Iterable[Segment]:
-        """All that is printed passes here; what others made into a text is escaped at last."""
+        """Everything printed passes here; control characters in the text are escaped."""
         for segment in super().render(*args, **how):
             yield segment if segment.control else segment._replace(text=lines(segment.text))
 
 
 console = Door(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
-"""Escape names that people chose (``rich.markup.escape``): a file may well be called ``song [live].mid``."""
+"""Escape names that users chose (``rich.markup.escape``): a file may be called ``song [live].mid``."""
 
 output = Door(highlight=False, width=None if sys.stdout.isatty() else 120)
-"""Standard output: the lists and facts of the commands that exist to show them."""
+"""Standard output: the lists and facts of the commands that show them."""
 
 
 class Step(Protocol):
@@ -94,5 +94,5 @@ def table(*columns: str, header: bool = True) -> Table:
 
 
 def echo(text: str) -> None:
-    """Lines on standard output as they are, neither folded nor coloured: above all JSON."""
+    """Print lines to standard output, neither folded nor coloured: above all JSON."""
     typer.echo(lines(text))

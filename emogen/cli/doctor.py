@@ -56,7 +56,7 @@ def _tried(part: Callable[[], Facts]) -> Facts:
     """A part of the report; where it fails, the report shows the error."""
     try:
         return part()
-    except Exception as error:  # a doctor must not fall ill with the patient
+    except Exception as error:  # a failing part must not end the report
         return {"trouble": f"{type(error).__name__}: {error}"}
 
 
@@ -101,7 +101,7 @@ def _computer() -> Facts:
 
 
 def _processor() -> str:
-    """The processor's name, where the system tells."""
+    """The name of the processor, if the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -110,12 +110,12 @@ def _processor() -> str:
 
 
 def _sound(settings: Settings) -> Facts:
-    """What makes the sound, tried with a note, and what else could."""
+    """What makes the sound, tried with a note."""
     try:
         import soundfile
 
         facts = {"soundfile": f"{soundfile.__version__} ({soundfile.__libsndfile_version__})"}
-    except (ImportError, OSError) as error:  # OSError: it finds no libsndfile
+    except (ImportError, OSError) as error:  # OSError: without libsndfile
         facts = {"soundfile": f"no ({error})"}
     program = shutil.which("fluidsynth")
     facts["fluidsynth"] = _place(program) if program else "not installed"
@@ -181,6 +181,6 @@ def _runs(settings: Settings) -> Facts:
 
 
 def _place(path: str | Path) -> str:
-    """A path without the name of whose home it is in."""
+    """A path with the home folder written as ~."""
     text, home = str(path), os.path.expanduser("~")  # noqa: PTH111 (Path.home fails where there is none)
     return "~" + text[len(home) :] if text == home or text.startswith(home + os.sep) else text

@@ -21,13 +21,13 @@ SHOWN = {
     "scale_consistency": "in one scale", "pitch_class_entropy": "entropy, bits", "longest_silence_s": "silence, s",
     "repetition": "repetition",
 }  # fmt: skip
-"""What people read for each of ``evaluate.MEASURES``."""
+"""The printed name of each of ``sections.MEASURES``."""
 
 
 @settings_options("sample", "paths.runs", "paths.home")
 def evaluate(
     checkpoint: Annotated[
-        str, typer.Option(help="As for emogen generate (default: best, where there is one; else the bundled voice).")
+        str, typer.Option(help="As for emogen generate (default: best if there is one, otherwise the bundled voice).")
     ] = "",
     data: Annotated[str, typer.Option(help="Name or folder of a prepared, labelled corpus (default: the last).")] = "",
     count: Annotated[int, typer.Option(help="Pieces of each emotion, 2 to 1000.")] = 40,
@@ -39,7 +39,7 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint: obedience, musicality, memory, coherence.
 
-    Generated pieces are set beside the real clips of songs that no training saw (the corpus's test songs).
+    Generated pieces are compared with real clips of songs that were not trained on (the corpus's test songs).
     """
     check_range("--count", count, 2, 1000)
     check_range("--seconds", seconds, 10, 180)
@@ -57,7 +57,7 @@ def evaluate(
     console.print(f"evaluating {escape(voice.label)} beside {escape(prepared.manifest.name)}, seed {seed}")
     trained_on = {facts.fingerprint for facts in (*voice.meta.ancestors, voice.meta.dataset)}
     if not {prepared.manifest.fingerprint} <= trained_on or ear.dataset != prepared.manifest.fingerprint:
-        console.print("careful: the model or the ear was fitted on other splits, and may have heard these test songs")
+        console.print("careful: the model or the judge was fitted on other splits, and may know these test songs")
     from emogen.evaluation.evaluate import evaluate as measure  # imports torch: everything cheap is checked by now
 
     with bar("composing") as step:
@@ -77,16 +77,16 @@ def evaluate(
 
 
 def _page(report: dict[str, Any]) -> list[tuple[str, Table]]:
-    """The report as titled tables, in the order in which it is best read."""
+    """The report as titled tables."""
     obeys = report["obedience"]
     return [
         ("likelihood: nats per note on the test songs", _likelihood(report["likelihood"])),
         ("obedience: what the judge hears, with 95 % intervals", _obedience(obeys)),
-        ("quadrants wanted (rows) and heard: generated, real test clips", _confusion(obeys)),
-        ("steering: plan entries wanted and obtained; length: error", _steering(report["steering"], report["length"])),
-        ("music: mean generated / real, and overlap; last, the overlap of real test and training clips",
+        ("quadrants intended (rows) and heard: generated, real test clips", _confusion(obeys)),
+        ("steering: plan entries, asked for and obtained; length", _steering(report["steering"], report["length"])),
+        ("music: mean generated / real, and overlap; last column: overlap of real test and training clips",
          _music(report["music"])),
-        ("and", _rest(report)),
+        ("the rest", _rest(report)),
     ]  # fmt: skip
 
 
@@ -150,8 +150,8 @@ def _rest(report: dict[str, Any]) -> Table:
     shown.add_row("breakage", f"of {broken['pieces']} pieces {told}")
     shown.add_row(
         "memory",
-        f"{memory['generated']:.2%} of runs of 12 notes are in the training songs (real {memory['real']:.2%}); longest "
-        f"{memory['longest_run']} notes (real {memory['longest_run_of_real']}), from {escape(source)}",
+        f"{memory['generated']:.2%} of runs of 12 notes occur in the training songs (real {memory['real']:.2%}); "
+        f"longest {memory['longest_run']} notes (real {memory['longest_run_of_real']}), from {escape(source)}",
     )
     aucs = ", ".join(f"{name} {value:.2f}" for name, value in coherence["auc"].items())
     shown.add_row(

@@ -52,12 +52,12 @@ def generate(
         str,
         typer.Option(
             help="best or last of the newest run, RUN/best, a checkpoint's name, a folder, a file, or default, "
-            "the bundled voice (default: best, where there is one; else default)."
+            "the bundled voice (default: best if there is one, otherwise the bundled voice)."
         ),
     ] = "",
     prime: Annotated[Path | None, typer.Option(help="A MIDI file whose music the piece continues.")] = None,
     mode: Annotated[Literal["major", "minor"] | None, typer.Option(help="Major or minor.")] = None,
-    key: Annotated[str | None, typer.Option(help='The key, as in "A minor", Am, Eb, "F# major".')] = None,
+    key: Annotated[str | None, typer.Option(help='The key, such as "A minor", Am, Eb, "F# major".')] = None,
     density: Annotated[float | None, typer.Option(help="Notes per second, 0.5 to 30.")] = None,
     loudness: Annotated[float | None, typer.Option(help="Mean MIDI velocity, 1 to 127.")] = None,
     register: Annotated[float | None, typer.Option(help="Mean MIDI pitch, 21 to 108 (middle C is 60).")] = None,
@@ -70,12 +70,12 @@ def generate(
     as_json: AsJson = False,
     *,
     settings: Settings,
-) -> None:  # one parameter a flag
+) -> None:  # one parameter per flag
     """Compose pieces for an emotion and an exact length.
 
-    The last note is released at the second asked for. Mode, key, density, loudness and register
-    follow the emotion unless they are given. What made a file is written into it: emogen show FILE.
-    With --emotion all and --html there is an index.html, on which every piece can be played.
+    The last note is released at exactly --seconds. Mode, key, density, loudness and register follow the
+    emotion unless they are given. How a file was made is written into it: see emogen show FILE. With
+    --emotion all, --html also writes an index.html on which every piece can be played.
     """
     from emogen.composing.wish import Wish
 
@@ -106,7 +106,7 @@ def generate(
         if len(files) == 1 and console.is_terminal and rows[0]["notes"]:
             console.print(terminal_roll.roll(Piece.read(files[0]), console, beside_lines=4))
         _print_table(rows)
-    for row, file in zip(rows, files, strict=True) if kinds else ():  # every MIDI file is written by now
+    for row, file in zip(rows, files, strict=True) if kinds else ():  # all MIDI files are written by now
         row["rendered"] = list(map(str, outputs.write(file, file, kinds, settings.paths.soundfont)))
     whole = all(len(row["rendered"]) == len(kinds) for row in rows if kinds)
     if index:
@@ -118,12 +118,12 @@ def generate(
 
 
 def _name(wish: Wish) -> str:
-    """What the file of a wish is called."""
+    """The name of the file for a wish."""
     return f"{provenance.called(wish.emotion, '{name}-{share:.2g}', '_')}_{wish.seconds:g}s_seed{wish.seed}.mid"
 
 
 def _files(out: Path | None, names: list[str], force: bool) -> list[Path]:
-    """Where the pieces go; nothing that exists is replaced unasked, and nothing composed that could not be written."""
+    """The files of the pieces; checked before composing: existing ones need ``force``, and all must be writable."""
     if out is not None and out.suffix.lower() in (".mid", ".midi") and not out.is_dir():
         if len(names) > 1:
             raise UsageError(f"--out {out} is one file, and there are {len(names)} pieces", "give --out a folder")
@@ -135,7 +135,7 @@ def _files(out: Path | None, names: list[str], force: bool) -> list[Path]:
 
 
 def compose(voice: Voice, wishes: list[Wish], sample: SampleSettings, prime: Path | None = None) -> Iterator[Piece]:
-    """The pieces, some at a time, with a bar on a terminal."""
+    """The pieces, in batches, with a progress bar on a terminal."""
     in_all_s = sum(wish.seconds for wish in wishes)
     step: Step
     pieces = voice.pieces(wishes, sample, prime=prime, tell=lambda done_s: step(done_s, in_all_s))
@@ -149,7 +149,7 @@ def compose(voice: Voice, wishes: list[Wish], sample: SampleSettings, prime: Pat
 
 
 def _write(file: Path, piece: Piece) -> dict[str, Any]:
-    """Write one piece with what made it; returns what the table and ``--json`` tell of it."""
+    """Write one piece with its provenance; returns its facts for the table and ``--json``."""
     from emogen.composing.piece import write
 
     write(piece, file)

@@ -1,4 +1,4 @@
-"""``emogen judge``: what the ear says of any MIDI file; and how an ear is fitted."""
+"""``emogen judge``: judges any MIDI file; and fits the judges."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def judge(
         list[Path] | None, typer.Argument(metavar="FILE...", help="MIDI files, or folders of them.")
     ] = None,
     ear: Annotated[Path | None, typer.Option(help="Your own ear, made by --fit (default: the bundled one).")] = None,
-    fit: Annotated[Path | None, typer.Option(help="Fit an ear on a corpus's training songs; write it here.")] = None,
+    fit: Annotated[
+        Path | None, typer.Option(help="Fit the judges on a corpus's training songs, and write them to this file.")
+    ] = None,
     data: Annotated[str, typer.Option(help="The prepared corpus to fit on (default: the last prepared).")] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace the file that --fit names.")] = False,
     as_json: AsJson = False,
@@ -67,7 +69,7 @@ def judge(
     else:
         if rows:
             output.print(_table(rows))
-            console.print("chances of the quadrants; coherence: log odds of real music against disturbed")
+            console.print("probabilities of the quadrants; coherence: log odds of real music against disturbed copies")
     if not whole:
         raise typer.Exit(1)
 

@@ -1,4 +1,4 @@
-"""``emogen listening-test``: a page for people to judge pieces without knowing where they come from, and its score."""
+"""``emogen listening-test``: a page on which people judge pieces without knowing their origin, and its score."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHOWN = {
     "emotion": ("emotion heard", "{:.0%}"), "quadrant": ("quadrant heard", "{:.0%}"), "valence": ("valence", "{:+.2f}"),
     "arousal": ("arousal", "{:+.2f}"), "musicality": ("musicality", "{:.2f}"),
 }  # fmt: skip
-"""For each of ``listening.MEASURES`` its row's title and how its numbers are written."""
+"""For each of ``listening.MEASURES``, the title of its row and the format of its numbers."""
 
 
 @settings_options("sample", "paths.runs", "paths.soundfont")
@@ -35,10 +35,11 @@ def listening_test(
         list[Path] | None, typer.Argument(metavar="ANSWERS...", help="With --score: the files that listeners saved.")
     ] = None,
     checkpoint: Annotated[
-        list[str] | None, typer.Option(help="A checkpoint, as for emogen generate; give it again for another.")
+        list[str] | None, typer.Option(help="A checkpoint, as for emogen generate; repeat the flag for several.")
     ] = None,
     real: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Real music to hide among it: a folder (or .zip) as for prepare.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Real music to hide among the pieces: a folder (or .zip) as for prepare."),
     ] = None,
     count: Annotated[int, typer.Option(help="Pieces of each emotion and origin, 1 to 50.")] = 1,
     seconds: Annotated[float, typer.Option(help="Length of each piece, 5 to 60.")] = 20.0,
@@ -50,11 +51,11 @@ def listening_test(
     key: Annotated[
         Path | None, typer.Option(help="The key for --score (default: listening-test.key.json beside the answers).")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a page and key that exist.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing page and key.")] = False,
     as_json: AsJson = False,
     *,
     settings: Settings,
-) -> None:  # one parameter a flag
+) -> None:  # one parameter per flag
     """Write a blind listening test, and score its answers.
 
     Every listener hears the same pieces in another order, says which emotion each of them expresses and how
@@ -62,7 +63,9 @@ def listening_test(
     yourself.
     """
     if score != bool(answers):
-        raise UsageError("--score and files of answers go together", "emogen listening-test --score answers_*.json")
+        raise UsageError(
+            "--score and files of answers must be given together", "emogen listening-test --score answers_*.json"
+        )
     if answers:
         _score(answers, key or answers[0].with_name("listening-test" + KEY_SUFFIX), as_json)
         return
@@ -135,13 +138,13 @@ def _score(answers: list[Path], key: Path, as_json: bool) -> None:
         return
     output.print(_table(rows))
     console.print(
-        "mean (95 % interval). Emotion and quadrant: answers that name the wanted one (chance 17 %, 28 %); valence and "
-        "arousal: points, of a scale of 1 to 5, between pieces meant high and low; musicality: 1 to 5"
+        "mean (95 % interval). Emotion and quadrant: answers that name the intended one (chance 17 %, 28 %); valence "
+        "and arousal: difference, on a scale of 1 to 5, between pieces intended high and low; musicality: 1 to 5"
     )
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    """A column for each origin."""
+    """One column per origin."""
     shown = table("", *(f">{escape(row['origin'])}" for row in rows))
     for name in ("pieces", "listeners", "answers"):
         shown.add_row(name, *(str(row[name]) for row in rows))

@@ -106,7 +106,7 @@ def _parameter(option: str) -> inspect.Parameter:
     info = typer.Option(
         None,
         name,
-        help=f"{field.description}{shown}".replace("[", "\\["),  # no markup is meant
+        help=f"{field.description}{shown}".replace("[", "\\["),  # brackets are not markup
         metavar=metavar,
         autocompletion=complete,
         show_default=False,

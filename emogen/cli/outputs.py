@@ -1,4 +1,4 @@
-"""What is made of a MIDI file beside it: sound, a picture, a page. The flags for it, and how it is written."""
+"""Sound, picture and page of a MIDI file: the flags for them, and how they are written."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ Png = Annotated[bool, typer.Option("--png", help="Write a picture, the piano rol
 Html = Annotated[bool, typer.Option("--html", help="Write a page that shows and plays it in any browser.")]
 
 WITHOUT_SOUND = {"png"}
-"""The kinds that no sound is needed for."""
+"""The kinds that need no sound."""
 
 
 def chosen(**flags: bool) -> tuple[str, ...]:
-    """The kinds of file that are asked for; each is the suffix of its files."""
+    """The kinds of file that are asked for; each is a suffix."""
     return tuple(kind for kind, wanted in flags.items() if wanted)
 
 
 def beside(targets: Sequence[Path], kinds: Sequence[str]) -> list[Path]:
-    """The files of some kinds that go with MIDI files: their names, with other suffixes."""
+    """The files of some kinds beside MIDI files: the same names with other suffixes."""
     return [target.with_suffix(f".{kind}") for target in targets for kind in kinds]
 
 
 def check(files: Sequence[Path], kinds: Sequence[str], soundfont: Path | None, force: bool) -> None:
-    """Refuse what cannot be written, before there is anything to lose.
+    """Refuse what cannot be written, before any work is done.
 
     Raises:
-        EmogenError: one of the files exists, and no ``force``; or a SoundFont that was named cannot be played.
+        EmogenError: one of the files exists, without ``force``; or the given SoundFont cannot be played.
     """
     refuse_existing(files, force, ", --out chooses another folder")
     if set(kinds) - WITHOUT_SOUND:
@@ -102,7 +102,7 @@ def write(midi: Path, target: Path, kinds: Sequence[str], soundfont: Path | None
 
 
 def write_index(file: Path, rows: Sequence[dict[str, Any]]) -> bool:
-    """Write the page of all pages that ``rows`` (of ``emogen generate --json``) tell of; False where there is none."""
+    """Write the index of the pages in ``rows`` (as in ``emogen generate --json``); False if there are none."""
     from emogen.sound import page
 
     pages = [(row, Path(name)) for row in rows for name in row["rendered"] if name.endswith(".html")]

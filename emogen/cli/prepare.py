@@ -23,7 +23,7 @@ from emogen.settings import Settings
 FEWEST_SONGS = 3
 """With fewer, none is left to validate with: see ``split.split_songs``."""
 SHOWN = 20
-"""Files left out that are listed; the manifest lists all."""
+"""Largest number of left-out files that are printed; the manifest lists all."""
 
 
 @settings_options("data", "paths.home")
@@ -39,7 +39,9 @@ def prepare(
         str, typer.Option(metavar="none", help="none: take every MIDI file, without labels, for pre-training.")
     ] = "",
     download: Annotated[bool, typer.Option("--download", help="Fetch EMOPIA 2.2 and prepare it.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Prepare again what is prepared already.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Prepare the source again even if nothing has changed.")
+    ] = False,
     as_json: AsJson = False,
     *,
     settings: Settings,
@@ -93,7 +95,7 @@ def _table(manifest: Manifest) -> Table:
     shown = table("split", "emotion", ">clips", ">songs", ">notes", ">hours")
     for split in (*SPLITS, "all"):
         rows = [row for row in manifest.counts if row["split"] == split]
-        rows = rows[:1] if len(rows) == 2 else rows  # the sum of one emotion says nothing new
+        rows = rows[:1] if len(rows) == 2 else rows  # with one emotion, its row is the sum
         for row in rows:
             last = row is rows[-1]
             numbers = (f"{row['clips']:,}", f"{row['songs']:,}", f"{row['notes']:,}", f"{row['hours']:.2f}")

@@ -28,7 +28,7 @@ def render(
     as_json: AsJson = False,
     *,
     settings: Settings,
-) -> None:  # one parameter a flag
+) -> None:  # one parameter per flag
     """Write sound, pictures and pages of MIDI files.
 
     The piano comes from the SoundFont that pretty_midi carries, or from your own (--soundfont).
@@ -36,10 +36,12 @@ def render(
     """
     kinds = outputs.chosen(wav=wav, ogg=ogg, mp3=mp3, png=png, html=html)
     if not kinds:
-        raise UsageError("say what to write", "--wav, --ogg, --mp3, --png, --html, or several")
+        raise UsageError("nothing to write was asked for", "--wav, --ogg, --mp3, --png, --html, or several")
     targets = [(out or file.parent) / file.name for file in midi]
     if len({target.with_suffix("") for target in targets}) < len(targets):
-        raise UsageError("two of the files would be written to one place", "render them apart, with another --out each")
+        raise UsageError(
+            "two of the files would be written to the same place", "render them separately, each with another --out"
+        )
     outputs.check(outputs.beside(targets, kinds), kinds, settings.paths.soundfont, force)
     rows = []
     for file, target in zip(midi, targets, strict=True):

@@ -1,4 +1,4 @@
-"""``emogen show``: what a MIDI file holds, and what made it."""
+"""``emogen show``: what a MIDI file contains, and how it was made."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHOWN = {
     "pitch": "{pitch:.0f} on average, over {pitch_range} semitones",
     "pitch classes": "{pitch_classes}, {pitch_class_entropy:.1f} bits",
     "onsets": "times between them vary by {ioi_variation:.0%}",
-    "repetition": "{repetition:.0%} of its turns were heard before",
+    "repetition": "{repetition:.0%} of its figures occurred before",
     "polyphony": "{polyphony:.1f} notes at once",
     "longest silence": "{longest_silence_s:.1f} s",
 }
@@ -43,10 +43,10 @@ def show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A MIDI file.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show what a MIDI file holds and how emogen made it.
+    """Show what a MIDI file contains and how emogen made it.
 
     Its piano roll is coloured by loudness; its facts stand below. "Heard as" is the opinion of the judge,
-    which is right about four of five real clips: see emogen judge.
+    which is right in about three of four real clips: see emogen judge.
     """
     piece = outputs.read(file)
     measures, made_by, heard = asdict(piece.measures()), piece.made_by, _heard(piece)
@@ -57,7 +57,7 @@ def show(
         return
     facts = table("", "", header=False)
     for column in facts.columns:
-        column.overflow = "fold"  # in a narrow window too, all is there to be read
+        column.overflow = "fold"  # nothing is cut off in a narrow window
     facts.add_row("file", escape(str(file)))
     for name, words in SHOWN.items():
         facts.add_row(name, words.format(**measures))
@@ -76,7 +76,7 @@ def show(
     output.print(roll(piece, output, beside_lines=facts.row_count + 2), "")
     output.print(facts)
     if not made_by:
-        console.print("nothing in it says that emogen made it")
+        console.print("it does not say that emogen made it")
 
 
 def _charted(chart: Chart) -> dict[str, Any]:
@@ -105,5 +105,5 @@ def _heard(piece: Piece) -> dict[str, Any]:
 
 
 def _printable(value: Any) -> str:
-    """A value of a manifest for a table; whoever wrote the file cannot steer the terminal with it."""
+    """A value of a manifest for a table; it cannot control the terminal."""
     return escape(value if isinstance(value, str) and value.isprintable() else json.dumps(value))

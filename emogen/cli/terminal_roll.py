@@ -1,4 +1,4 @@
-"""A piano roll for the terminal: two keys, or more, a line, as wide as there is room."""
+"""A piano roll for the terminal: two keys or more per line, as wide as the window."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from emogen.music.notes import Piece
 
 HALVES = " ▄▀█"
-"""Nothing, the lower key, the upper key, both."""
+"""The characters for neither key, the lower key, the upper key, both."""
 ASCII_HALVES = " .':"
 SOFT_TO_LOUD = ((70, 130, 200), (160, 95, 205), (225, 70, 100), (235, 120, 30))
-"""Colours of velocities 1 to 127; none so light or dark that it is lost on a white or a black window."""
+"""Colours of velocities 1 to 127, visible on white and on black."""
 FEWEST_LINES, MOST_LINES = 6, 36
 NARROW = 30
-"""Columns below which the octaves are not named."""
+"""In narrower windows the octaves are not named."""
 
 
 def roll(piece: Piece, console: Console, beside_lines: int = 0) -> Text:
@@ -39,7 +39,7 @@ def roll(piece: Piece, console: Console, beside_lines: int = 0) -> Text:
         raise EmogenError("a piece without notes has no picture")
     from emogen.sound.picture import key_range
 
-    width = max(1, min(console.width, 160) - 1)  # the last column stays free: some windows would break the line
+    width = max(1, min(console.width, 160) - 1)  # the last column stays free: some terminals would wrap the line
     gutter = 4 if console.width >= NARROW else 0
     low, high = key_range(piece)
     room = console.height - beside_lines - 2 if console.is_terminal else MOST_LINES

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from emogen.training.trainer import Trainer
 
 LOG_EVERY_S = 30.0
-"""Seconds between the lines of progress in the log, and where there is no terminal."""
+"""Seconds between lines of progress in the log, and on standard error without a terminal."""
 
 
 @settings_options("model", "train", "paths.runs", "paths.home")
@@ -34,7 +34,7 @@ def train(
     data: Annotated[str, typer.Option(help="Name or folder of a prepared corpus (default: the last prepared).")] = "",
     resume: Annotated[str, typer.Option(help="Resume from this checkpoint of the run, not from its last.")] = "",
     init: Annotated[
-        str, typer.Option(help="Begin with the weights of a checkpoint: default (the bundled voice), RUN/best, a path.")
+        str, typer.Option(help="Start with the weights of a checkpoint: default (the bundled voice), RUN/best, a path.")
     ] = "",
     fresh: Annotated[bool, typer.Option("--fresh", help="Start the run over; what it held gets another name.")] = False,
     *,
@@ -48,7 +48,9 @@ def train(
     if fresh and resume:
         raise UsageError("--fresh and --resume contradict each other", "leave one of them out")
     if not name or name.startswith(".") or name != Path(name).name:
-        raise UsageError(f"'{name}' cannot be the name of a folder", "--name takes a plain name, --runs its place")
+        raise UsageError(
+            f"'{name}' cannot be the name of a folder", "--name takes a plain name, --runs its parent folder"
+        )
     from emogen.data import corpus
     from emogen.model.checkpoint import check_fits, read_meta
     from emogen.training import shelf
@@ -56,9 +58,12 @@ def train(
 
     paths = loaded.settings.paths
     prepared = corpus.open_corpus(paths.data_home, data)
-    run, leads = Run(paths.runs, name), os.environ.get("RANK", "0") == "0"  # others of a team neither write nor speak
+    run, leads = (
+        Run(paths.runs, name),
+        os.environ.get("RANK", "0") == "0",
+    )  # the other processes of a team neither write nor print
     if fresh and leads and (aside := run.set_aside()):
-        console.print(escape(f"what run '{name}' held is now in {aside}"))
+        console.print(escape(f"the old run '{name}' is now in {aside}"))
     with run if leads else nullcontext():
         team = _meet(loaded.settings.train.device) if "WORLD_SIZE" in os.environ else None
         start = shelf.resume_from(run.checkpoints, resume)
@@ -91,12 +96,12 @@ def train(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            hint = "take a smaller --size, or end what else uses the memory"
+            hint = "take a smaller --size, or end other programs that use the memory"
             raise EmogenError("out of memory: there is no room for the model itself", hint) from None
 
 
 def _meet(device: str) -> Team:
-    """Wait for the other processes that torchrun started: the first has the run by now."""
+    """Wait for the other processes that torchrun started; the first one holds the run by now."""
     from emogen.system.devices import pick_device
     from emogen.training.distributed import Team
 
@@ -118,7 +123,7 @@ def _same_command(name: str, data: str, loaded: Loaded) -> str:
 
 
 def _learn(trainer: Trainer, resumed: str, again: str) -> None:
-    """Train with a screen, and say at the end what there is and what to do with it."""
+    """Train with a screen, and say at the end what to do next."""
     run, progress, settings = trainer.run, trainer.progress, trainer.settings.train
     if progress.epoch >= settings.epochs:
         more = f"{again} --epochs {progress.epoch + 50} continues, --fresh starts over"
@@ -148,7 +153,7 @@ def _learn(trainer: Trainer, resumed: str, again: str) -> None:
 
 
 def _facts(trainer: Trainer) -> str:
-    """What is about to be trained, on what."""
+    """What is about to be trained, and on what."""
     import torch
 
     weights = sum(weight.numel() for weight in trainer.model.parameters()) / 1e6
@@ -165,7 +170,7 @@ def _facts(trainer: Trainer) -> str:
 
 
 class Screen:
-    """Shows a training on the terminal, or in plain lines, and writes the run's ``log.txt``."""
+    """Shows the training on the terminal, or in plain lines, and writes the run's ``log.txt``."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.run, self.epochs = trainer.run, trainer.settings.train.epochs
@@ -186,11 +191,11 @@ class Screen:
     ) -> None:
         self.bar.stop()
         if isinstance(error, EmogenError):
-            with suppress(OSError):  # a full disk takes no log either
+            with suppress(OSError):  # the disk may be full
                 self.run.say(f"error: {error}")
 
     def step(self, epoch: int, batch: int, batches: int, loss: float, notes_per_s: float, left_s: float) -> None:
-        """Move the bar; now and then, and for the untrained network, a line into the log."""
+        """Move the bar; every LOG_EVERY_S, and after the first step, write a line into the log."""
         facts = f"loss {loss:.3f}  {notes_per_s:,.0f} notes/s  {_time(left_s)} left"
         self.bar.update(self.task, completed=batch, total=batches, epoch=f"{epoch}/{self.epochs}", facts=facts)
         if time.monotonic() - self.logged > LOG_EVERY_S or batch == epoch == 1:
@@ -217,7 +222,7 @@ class Screen:
             self.draws = False
 
     def say(self, text: str, only_log: bool = False) -> None:
-        """A line for people, here and in the log."""
+        """A line for the user, here and in the log."""
         self.logged = time.monotonic()
         self.run.say(text)
         if self.run.folder != self.folder:
@@ -229,20 +234,20 @@ class Screen:
 
 
 class Silent:
-    """Watches for the processes of a team that have no screen."""
+    """The observer in processes of a team that have no screen."""
 
     def step(self, epoch: int, batch: int, batches: int, loss: float, notes_per_s: float, left_s: float) -> None:
-        """Nothing."""
+        """Ignored."""
 
     def epoch(self, loss: EpochLoss) -> None:
-        """Nothing."""
+        """Ignored."""
 
     def say(self, text: str) -> None:
-        """Nothing."""
+        """Ignored."""
 
 
 def _time(seconds: float) -> str:
-    """As in "41 s", "12 min" or "3 h 05"."""
+    """A duration, such as "41 s", "12 min" or "3 h 05"."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

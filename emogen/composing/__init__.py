@@ -1,1 +1,1 @@
-"""How a piece comes about: notes drawn one after the other while the time remaining counts down."""
+"""Composing: notes drawn one after another while the time remaining counts down."""

@@ -1,4 +1,4 @@
-"""Drafts: pieces while they are drawn, note by note, with their clocks and the keys that are down."""
+"""Drafts: pieces in the making, with their clocks and the keys that are down."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from emogen.music.plan import PlanTable
 from emogen.music.tokens import COLUMN, DURATION_MS, NO_NOTE, SIZES, chords, decode, encode, nearest
 
 ROOM = 512
-"""Notes that there is room for at first; it doubles when they are drawn."""
+"""Notes for which there is room at first; the room doubles when it is full."""
 LAST_STRIKE_MS = 250
-"""A shift that lands within this time before the end of a piece ends it: what is struck there would hardly sound."""
+"""A shift that lands within this time before the end of a piece ends it: a note struck there would hardly sound."""
 RING_MS = 250
 """Notes released within this time before the last release are the last sound, which rings to the exact end."""
 
@@ -41,7 +41,7 @@ class Drafts:
         guidance: float = 1.0,
         charted: bool = False,
     ) -> None:  # five: what is wished, and how the network that draws is told
-        """Drafts for wishes, that begin with an opening if there is one.
+        """Drafts for wishes, beginning with an opening if there is one.
 
         Args:
             guidance: see ``SampleSettings.guidance``.
@@ -68,7 +68,7 @@ class Drafts:
         self.release_ms = np.zeros((rows, SIZES[COLUMN.pitch]), dtype=np.int64)
         """When each key (B, 88) is released: striking it again ends the note before."""
         self.held = self.notes[:, :, COLUMN.duration].copy()
-        """The durations (B, room) that ``notes`` come to have by that, as ids."""
+        """The durations (B, room) of ``notes`` after such endings, as ids."""
         self.struck = np.zeros((rows, SIZES[COLUMN.pitch]), dtype=np.int64)
         """Which of ``notes`` each key (B, 88) played last."""
         self.following: Following | None = None
@@ -85,13 +85,13 @@ class Drafts:
         if opening is not None:
             self._begin_with(opening)
         self.drawn_from, self.drawn_from_ms = self.length, int(self.onset_ms.max(initial=0))
-        """The first note that is drawn and not given, and the onset from which its shift counts."""
+        """The first note that is drawn rather than given, and the onset from which its shift counts."""
 
     def __len__(self) -> int:
         return len(self.row)
 
     def _begin_with(self, opening: Piece) -> None:
-        """Every draft begins with the same notes. The clock follows their onsets, of which tokens know a grid only."""
+        """Every draft begins with the same notes. The clock follows their exact onsets, not the grid of tokens."""
         notes, number = encode(opening), chords(opening.onset_ms)
         chord_ms = opening.onset_ms[np.flatnonzero(np.diff(number, prepend=-1))]
         begins_chord = notes[:, COLUMN.shift] > 0
@@ -101,7 +101,7 @@ class Drafts:
             self.add(np.tile(note, (len(self), 1)), np.full(len(self), shift_ms))
 
     def add(self, note: npt.NDArray[np.integer], shift_ms: Ints) -> None:
-        """One more note (B, 4) for each draft, ``shift_ms`` (B,) after the last."""
+        """Add a note (B, 4) to each draft, ``shift_ms`` (B,) after the last one."""
         if self.length == self.notes.shape[1]:
             for name in ("notes", "remaining_s", "held"):
                 full = getattr(self, name)
@@ -124,7 +124,7 @@ class Drafts:
             self.following.add(self.notes, self.length, self.onset_ms)
 
     def keep(self, rows: Ints) -> None:
-        """Go on with some of the drafts (indices) only."""
+        """Keep only some of the drafts (indices)."""
         for name in self.BY_ROW:
             setattr(self, name, getattr(self, name)[rows])
         self.rngs = [self.rngs[row] for row in rows]
@@ -133,7 +133,7 @@ class Drafts:
             self.following.keep(rows)
 
     def steer(self) -> None:
-        """Give the passages their plans, and ask for what they lack of them."""
+        """Renew the plans of passages, and correct them by what the passages lack."""
         self.steering.renew(self.onset_ms, self.length, self.rngs)
         self.steering.correct(self.notes, self.held, self.length)
 
@@ -142,7 +142,7 @@ class Drafts:
         return self.onset_ms[:, None] + shift_ms > self.end_ms[:, None] - LAST_STRIKE_MS
 
     def piece(self, row: int) -> Piece:
-        """What a draft has become: its opening just as it was given, then the notes drawn, which ring to the end."""
+        """The finished piece: the opening as it was given, then the drawn notes, the last of which ring to the end."""
         drawn = decode(self.notes[row, self.drawn_from : self.length], spread_seed=self.wishes[self.row[row]].seed)
         drawn = replace(drawn, onset_ms=drawn.onset_ms + self.drawn_from_ms)
         end_ms = int(self.end_ms[row])
@@ -155,7 +155,7 @@ class Drafts:
 
 
 def ring(piece: Piece, end_ms: int) -> Piece:
-    """The piece, of which nothing sounds beyond ``end_ms`` and the last sound to exactly there."""
+    """The piece cut at ``end_ms``, with its last sound lengthened to exactly there."""
     release_ms = np.minimum(piece.onset_ms + piece.duration_ms, end_ms)
     release_ms[release_ms >= release_ms.max() - RING_MS] = end_ms
     return Piece.of(piece.onset_ms, piece.pitch, piece.velocity, release_ms - piece.onset_ms)

@@ -1,4 +1,4 @@
-"""Following a chart: what a network is told of it at each note, and what was played at the same place before.
+"""Following a chart: what a network receives of it at each note, and what was played at the same place before.
 
 Only networks that know charts need it (``ModelSettings.chart``); for others ``Drafts.following`` is None.
 

@@ -1,8 +1,8 @@
-"""Generation: notes drawn one after the other while the time remaining counts down.
+"""Generation: notes drawn one after another while the time remaining counts down.
 
 All pieces of a call are one batch. For each note the network reads the last one (``read``), and the four families of
-the next are drawn in their order (``draw_note``): the network's logits, what the ``rules`` add, one id (``draw``). What
-the network is told of the passage is the affair of ``steering``; notes, clocks and endings are those of ``drafts``.
+the next are drawn in their order (``draw_note``): the network's logits, what the ``rules`` add, one id (``draw``).
+Which plan the network follows is the affair of ``steering``; notes, clocks and endings are those of ``drafts``.
 
 Shapes: B drafts, V values of a family.
 """
@@ -35,8 +35,8 @@ PULSE = 2.5
 """By how much the network's scores for the parts of a beat are multiplied. Drawn as they are learnt, pieces drift into
 the spacing of the notes they have just drawn."""
 AS_LEARNT = SampleSettings(temperature=1, top_p=1, top_k=0, min_p=0)
-"""How all but pitches are drawn, whatever is set. Truncated too, durations make pieces denser by a fifth, velocities
-obey less, and shifts are no more coherent (benchmarks/recipe.md)."""
+"""How all families but pitch are sampled, whatever is set. Truncated too, durations make pieces denser by a fifth,
+velocities obey less, and shifts are no more coherent (benchmarks/recipe.md)."""
 
 
 @np.errstate(all="ignore")  # what comes of it is looked at below
@@ -61,7 +61,7 @@ def generate(
     done: dict[int, Piece] = {}
     done_s = 0.0
     while len(drafts):
-        if unread > reader.room:  # full: begin again from the later half of what it held
+        if unread > reader.room:  # full: restart from the later half of its notes
             reader.clear()
             unread = min(drafts.length, max(1, network.settings.context_notes // 2))
         drafts.steer()
@@ -82,9 +82,9 @@ def generate(
 
 
 def read(reader: Reader | NumpyReader, drafts: Drafts, unread: int) -> None:
-    """Let a network read the last ``unread`` notes of the drafts, of each of them once, or with guidance twice.
+    """Let a network read the last ``unread`` notes of the drafts, once for each draft, or with guidance twice.
 
-    The second half of a guided batch is told neither emotion, plan nor chords: see ``draw_note``.
+    The second half of a guided batch receives neither emotion, plan nor chords: see ``draw_note``.
     """
     latest = slice(drafts.length - unread, drafts.length)
     emotion, plan = drafts.emotion, drafts.steering.plan
@@ -145,7 +145,7 @@ def draw_note(
 
 
 def tell(following: Following, drafts: Drafts, family: int, shift: Ints) -> npt.NDArray[np.uint8] | None:
-    """What the head of a family is told of the charts (B, ...), or twice that with guidance; nothing for most."""
+    """What the head of a family receives of the charts (B, ...), or twice that with guidance; nothing for most."""
     if family == COLUMN.shift:
         told = following.bins(drafts.onset_ms)
         return np.concatenate([told, told]) if drafts.guidance != 1 else told
@@ -160,7 +160,7 @@ def tell(following: Following, drafts: Drafts, family: int, shift: Ints) -> npt.
 def draw(logits: npt.NDArray[np.float32], chance: npt.NDArray[np.float64], sample: SampleSettings = AS_LEARNT) -> Ints:
     """One id (B,) per row of logits (B, V): the first whose cumulative probability reaches ``chance`` (B,).
 
-    Ids of minus infinity are never drawn; in each row at least one must be finite. ``chance`` lies in (0, 1].
+    Ids with minus infinity are never drawn; each row needs a finite one. ``chance`` lies in (0, 1].
     """
     wide = logits.astype(np.float64)
     with np.errstate(over="ignore"):

@@ -1,10 +1,10 @@
-"""Composing many pieces: some at a time, and in several processes.
+"""Composing many pieces: in batches, and in several processes.
 
-A batch of pieces is composed at once, because a matrix is read once for all of its rows; but each piece takes memory,
-so many pieces are composed in parts. On a CPU several processes of one thread each compose more than one process of
+Pieces are composed as a batch, because a matrix is read once for all of its rows; but each piece takes memory, so large
+numbers are composed in parts. On a CPU several processes of one thread each compose more than one process of
 several threads, so the parts are dealt out to processes, each of which has the network from the start and gets wishes::
 
-    this process                                   a process
+    this process                                   each worker
     compose, once ------------------------------>  compose
     wishes of a part --------------------------->  compose(wishes, tell) -> pieces
     pieces, in the order of the wishes <---------
@@ -51,7 +51,7 @@ def compose_all(compose: Compose, wishes: Sequence[Wish], workers: int, tell: Te
     With one worker it is this process. Otherwise ``compose`` must be picklable.
 
     Raises:
-        EmogenError: a process was ended from outside; or what ``compose`` raises.
+        EmogenError: a process was killed; or what ``compose`` raises.
     """
     rounds = max(1, ceil(len(wishes) / (AT_ONCE * workers)))
     at_once = max(1, ceil(len(wishes) / (rounds * workers)))

@@ -1,4 +1,4 @@
-"""A piece in a person's hands: notes together with what made them, to save, show, measure and judge.
+"""A piece as users handle it: notes and their provenance, to save, show, measure and judge.
 
 The program computes with notes alone, ``music.notes.Piece``. This one is such a piece, so it goes wherever notes go;
 what it does with files, sound and the judge lives here, above them.
@@ -39,7 +39,7 @@ SUFFIXES = (".mid", ".wav", ".ogg", ".mp3", ".png", ".html")
 """What a piece can be saved as (``.midi`` is ``.mid``)."""
 
 HEARD_S = 600
-"""Seconds of a piece that the judge listens to: ten hours would take it a minute."""
+"""Seconds of a piece that are judged: ten hours would take a minute."""
 
 
 RANGES = {
@@ -152,7 +152,7 @@ class Piece(Notes):
         return midi.to_pretty_midi(self, self._text())
 
     def _text(self) -> str:
-        """The manifest for a MIDI file; empty where nobody knows what made the piece."""
+        """The manifest for a MIDI file; empty if the provenance is unknown."""
         return json.dumps(self.made_by) if self.made_by else ""
 
     def __repr__(self) -> str:
@@ -224,7 +224,7 @@ def _shows_html() -> bool:
 
 @cache
 def bundled_ear() -> Ear:
-    """The judge that comes with emogen."""
+    """The bundled judge."""
     from emogen.ear.fitted import Ear
 
     return Ear.load()

@@ -1,6 +1,6 @@
-"""What made a piece: the manifest that its MIDI file carries, and the words in which people read of it.
+"""The provenance of a piece: the manifest in its MIDI file, and the words in which it is shown.
 
-A file may carry anything that looks like a manifest, so nothing here trusts its parts.
+A file may contain anything that looks like a manifest, so its parts are not trusted.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def made_by(wish: Wish, label: str, sample: SampleSettings, prime: str = "") -> 
 
 
 def manifest(text: str) -> dict[str, Any] | None:
-    """What emogen wrote into a file, from the file's text; None for the text of anybody else."""
+    """The manifest in a file's text; None if emogen did not write it."""
     try:
         known = json.loads(text)
     except (ValueError, RecursionError):  # text of another kind

@@ -1,7 +1,7 @@
 """The rules of drawing: a rule is what is added to the logits, in nats; minus infinity forbids.
 
 RULES holds them all, by family; ``generate`` adds them up. A new rule is a function below, beside its constant and its
-reason, and its name in RULES. Whatever the network wants, together they leave at least one id possible in every draw.
+reason, and its name in RULES. Together they leave at least one id possible in every draw.
 
 Shapes: B drafts, and the values of the family that a rule is for: 145 shifts, 88 pitches, 95 durations.
 """
@@ -21,12 +21,12 @@ from emogen.music.tokens import COLUMN, DURATION_MS, NO_NOTE, SHIFT_MS, SIZES
 
 Nats = npt.NDArray[np.float32]
 Rule = Callable[[Drafts, Ints], Nats]
-"""``rule(drafts, shift)``: what is added to the logits (B, size) of a family. ``shift`` (B,) holds the ids drawn
-already; before the shift is drawn, zeros."""
+"""``rule(drafts, shift)``: what is added to the logits (B, size) of a family. ``shift`` (B,) holds the ids of the
+shift; zeros before it is drawn."""
 
 
 def only(possible: npt.NDArray[np.bool_]) -> Nats:
-    """What forbids all that is not possible."""
+    """Forbid everything that is not possible."""
     return np.where(possible, np.float32(0), np.float32(-np.inf))
 
 
@@ -35,7 +35,7 @@ BEGIN_MS = 500
 
 
 def begins_soon(drafts: Drafts, shift: Ints) -> Nats:
-    """A piece has a first note, and soon."""
+    """A piece begins with a note, and soon."""
     begun = (drafts.pitch != NO_NOTE[COLUMN.pitch])[:, None]
     return only(begun | (SHIFT_MS <= BEGIN_MS) & ~drafts.ends(SHIFT_MS))
 
@@ -46,12 +46,12 @@ note for the end of its song, and waits for seconds: 14 of 36 pieces had a pause
 
 
 def pauses_briefly(drafts: Drafts, shift: Ints) -> Nats:
-    """No onset but the end of the piece is far from the one before."""
+    """Successive onsets are close, except before the end of the piece."""
     return only((SHIFT_MS <= PAUSE_MS) | drafts.ends(SHIFT_MS))
 
 
 LAST_SILENCE_MS = 3000
-"""Longest time from the last release to the end of a piece: by that the last sound rings longer than it was drawn. Of
+"""Longest time from the last release to the end of a piece: the last sound is lengthened by it. Of
 72 pieces (10 to 60 s) the median was 10 to 25 ms, the longest 2.3 s."""
 
 
@@ -77,7 +77,7 @@ def takes_its_time(drafts: Drafts, shift: Ints) -> Nats:
 
 
 def leaves_the_highest_key(drafts: Drafts, shift: Ints) -> Nats:
-    """A chord whose last note is the piano's highest goes no further: its notes come from bass to top."""
+    """A chord that has reached the highest key is complete: its notes come from bass to top."""
     is_highest = (drafts.pitch == SIZES[COLUMN.pitch] - 1)[:, None]
     return only(~is_highest | (SHIFT_MS > 0))
 
@@ -90,25 +90,25 @@ def rises_in_a_chord(drafts: Drafts, shift: Ints) -> Nats:
 
 
 def is_released_in_time(drafts: Drafts, shift: Ints) -> Nats:
-    """A note ends with the piece or before; of a shift that ends the piece the shortest is drawn, and not used."""
+    """A note ends with the piece or earlier; after a shift that ends the piece the shortest is drawn, and unused."""
     left_ms = drafts.end_ms - drafts.onset_ms - SHIFT_MS[shift]
     return only(np.maximum(left_ms, DURATION_MS[0])[:, None] >= DURATION_MS)
 
 
 DENSITY_PULL = 0.1
-"""Nats for each SD of density that a passage lacks, by each halving of a shift and 50 ms; times the guidance. With it,
+"""Nats per SD of density that a passage lacks, per halving of (shift + 50 ms); times the guidance. With it,
 and with notes struck again counted as long as they were held, the density of a quadrant's pieces was .82 to 1.04 of
 that of real clips, before .76 to 1.26 (rows 2 and 3 of the table in benchmarks/recipe.md)."""
 DENSITY, SHORTNESS = ENTRIES.index("density"), -np.log2(SHIFT_MS + 50, dtype=np.float32)
 
 
 def towards_density(drafts: Drafts, shift: Ints) -> Nats:
-    """The fewer notes a passage has against its plan, the likelier are short shifts; told of it, models follow less."""
+    """The fewer notes a passage has against its plan, the likelier are short shifts; a plan alone has less effect."""
     return drafts.guidance * (DENSITY_PULL * drafts.steering.lack[:, DENSITY, None] * SHORTNESS)
 
 
 HARMONY_PULL = 0.15
-"""Nats for each SD that a passage lacks of a pitch class; times the guidance. Chosen without comparison."""
+"""Nats per SD that a passage lacks of a pitch class; times the guidance. Chosen without comparison."""
 OF_KEY = HARMONY.start + (np.arange(SIZES[COLUMN.pitch]) + LOWEST_KEY) % 12
 """The plan entry of each key's pitch class, (88,)."""
 

@@ -1,8 +1,8 @@
 """Steering: the plan of each passage, and what the passage lacks of it so far.
 
-For every passage of a piece a plan (see ``music.plan``) is drawn, that of a real clip which is typical of the emotion.
-The model is told the plan but only leans towards it. So every few notes the passage is measured: what it lacks of its
-plan is added to the plan that the model is told, and two rules pull at it directly (``rules.towards_density``,
+Each passage of a piece follows the plan (see ``music.plan``) of a real clip that is typical of the emotion. The model
+only leans towards its plan. So every few notes the passage is measured: what it lacks is added to the plan that the
+model receives, and two rules act on the logits directly (``rules.towards_density``,
 ``rules.towards_harmony``). The figures behind this are in benchmarks/recipe.md, "How pieces are drawn".
 
 Shapes: B drafts, P plan entries.
@@ -30,12 +30,12 @@ CORRECT_NOTES = 8
 """Notes from one measurement of the passage to the next. Chosen without comparison."""
 GAIN = 3.0
 """How much of what a passage lacks is added to its plan, once there are many notes. With half of it, and with plans of
-any clip of the emotion, the judge heard the wanted quadrant in .59 of the pieces; with this and typical plans in .78
+any clip of the emotion, the judge heard the intended quadrant in .59 of the pieces; with this and typical plans in .78
 (rows 1 and 2 of the recipe's table)."""
 TRUST_NOTES = 32
 """Notes after which half of GAIN is added: a few notes say little of a passage. Chosen without comparison."""
 LACK_SDS = 3.0
-"""The largest lack that counts, in SDs of the corpus: beyond it plans are such as the model has never seen."""
+"""The largest lack that counts, in SDs of the corpus: beyond it, plans are unlike any that the model has seen."""
 
 
 class Steering:
@@ -54,7 +54,7 @@ class Steering:
         self.planned: Plans = np.zeros((rows, len(ENTRIES)), dtype=np.float32)
         """The plan (B, P) of the present passage, standardised; NaN is left open."""
         self.plan = self.planned.copy()
-        """The plan (B, P) that the model is told: with what the passage lacks on top."""
+        """The plan (B, P) that the model receives: ``planned`` plus ``lack``."""
         self.lack = self.planned.copy()
         """What the passage lacks of its plan (B, P), in SDs times the gain; 0 where the plan is open."""
         self.begins = np.ones(rows, dtype=np.int64)
@@ -63,7 +63,7 @@ class Steering:
         """When the passage is over (B,)."""
 
     def keep(self, rows: Ints) -> None:
-        """Go on with some of the drafts (indices) only."""
+        """Keep only some of the drafts (indices)."""
         for name in self.BY_ROW:
             setattr(self, name, getattr(self, name)[rows])
         self.wishes = [self.wishes[row] for row in rows]
@@ -106,7 +106,7 @@ class Steering:
         return (plan if wish.tonic is None else self.plans.moved_to(wish.tonic, plan)), source
 
     def correct(self, notes: Tokens, held: npt.NDArray[np.uint8], length: int) -> None:
-        """Measure the passages and ask for what they lack; the longer a passage, the more of its lack counts.
+        """Measure the passages and correct their plans; the longer a passage, the more of its lack counts.
 
         Args:
             notes: the drafts' notes (B, room, 4), of which ``length`` are drawn.

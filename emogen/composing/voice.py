@@ -71,7 +71,7 @@ class Voice:
     plans: PlanTable
     """Plans of real clips, from which the plans of pieces are drawn."""
     label: str
-    """What the voice is called when it is spoken of."""
+    """The name of the voice in messages."""
     _networks: dict[tuple[str, str], Composer | NumpyComposer] = field(default_factory=dict, init=False)
 
     @classmethod
@@ -95,10 +95,10 @@ class Voice:
         return f"<Voice {self.label}>"
 
     def network(self, sample: SampleSettings) -> Composer | NumpyComposer:
-        """What composes with these settings: opened at the first call, and kept for the next.
+        """The network for these settings: opened at the first call, and kept for the next.
 
         Raises:
-            EmogenError: the weights cannot be read or used, or the device is not there.
+            EmogenError: the weights cannot be read or used, or the device is missing.
         """
         kind = sample.device, sample.precision
         if kind not in self._networks:
@@ -249,7 +249,7 @@ class Voice:
 
 
 _TURN = Lock()
-"""Held while a batch is composed: the limits of threads are those of the process, so threads of a person take turns."""
+"""Held while a batch is composed: the limits of threads are those of the process, so a caller's threads take turns."""
 
 
 def _in_turn(compose: Compose, wishes: Sequence[Wish], tell: Tell) -> list[Notes]:

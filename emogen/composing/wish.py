@@ -22,7 +22,7 @@ LEAST_AFTER_PRIME_S = 1.0
 
 @dataclass(frozen=True)
 class Wish:
-    """What one piece shall be. ``Wish.of`` makes one from what a person writes."""
+    """What one piece shall be. ``Wish.of`` makes one from a musician's terms."""
 
     emotion: Mapping[str, float]
     """Weights over the emotions, as ``emotion.parse_mixture`` gives them."""
@@ -107,10 +107,10 @@ def _key(key: str | None, mode: str | None) -> tuple[int | None, str | None]:
 
 
 def check_prime(prime: Piece, seconds: float, name: str = "the prime") -> None:
-    """Refuse what a piece of that length cannot begin with.
+    """Refuse an opening that is too long for a piece of that length.
 
     Raises:
-        UsageError: less than LEAST_AFTER_PRIME_S is left after it; says so by ``name``.
+        UsageError: less than LEAST_AFTER_PRIME_S is left after it; ``name`` is its name in the message.
     """
     end_s = prime.end_ms / 1000
     if end_s > seconds - LEAST_AFTER_PRIME_S:

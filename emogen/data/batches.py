@@ -44,7 +44,7 @@ class Batch(NamedTuple):
     """(B, T): from the onset of each note of ``notes[:, :-1]`` to the end of the piece; NaN where hidden."""
     place: Tensor
     """(B, T, F): what the chart says of each note's onset, see ``position.Moments``; zeros where hidden. This and what
-    follows are for a network that is told charts; for others they are empty: their last axis has length 0."""
+    follows are for a network that follows charts; for others they are empty: their last axis has length 0."""
     followed: Tensor
     """(B, T, 5) uint8: the note that followed the longest earlier match, and the class of the match's length."""
     landing: Tensor

@@ -1,6 +1,6 @@
-"""Where labelled clips come from: folders, zip archives and CSV lists.
+"""Sources of labelled clips: folders, zip archives and CSV lists.
 
-A source is only looked through here, and nothing of it is unpacked: ``find`` lists its MIDI files with what their
+A source is only searched here, and nothing of it is unpacked: ``find`` lists its MIDI files with what their
 names and lists say about them, ``opened`` gives the bytes of one at a time.
 (Above 300 lines: folders, archives and lists, each with its oddities, in one place.)
 """
@@ -29,10 +29,10 @@ SUFFIXES = (".mid", ".midi", ".kar", ".smf", ".rmi")
 """Names of MIDI files end so."""
 
 EMOPIA_NAME = re.compile(r"Q([1-4])_(.{11})_(\d+)\.midi?", re.IGNORECASE)
-"""Quadrant, recording and number of a clip; recordings' ids may hold underscores themselves."""
+"""Quadrant, recording and number of a clip; recordings' ids may contain underscores."""
 
 OFFICIAL_LISTS = {"train_clip.csv": "train", "val_clip.csv": "valid", "test_clip.csv": "test"}
-"""EMOPIA's own split: its files and our names for their parts."""
+"""EMOPIA's own split: its files, and our names for the splits."""
 
 MAX_MEMBERS = 1_000_000
 LAYOUTS = (
@@ -41,7 +41,7 @@ LAYOUTS = (
 )
 
 Entry = tuple[str, int, int, str]
-"""A file of a source: name, size in bytes, stamp, and why it cannot be used (empty where it can)."""
+"""A file of a source: name, size in bytes, stamp, and why it cannot be used (empty if it can)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +60,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A source looked through."""
+    """The contents of a source."""
 
     root: Path
-    """The folder that names count from, or the zip archive that they are members of."""
+    """The folder that names are relative to, or the zip archive that they are members of."""
     in_zip: bool
     files: list[Found]
     """Sorted by name."""
@@ -72,16 +72,16 @@ class Source:
     remarks: list[tuple[str, str]] = field(default_factory=list)
     """Where a dataset's list of labels and its files disagree."""
     official: dict[str, str] = field(default_factory=dict)
-    """The dataset's own split ("train", "valid" or "test") by file name; empty where it has none."""
+    """The dataset's own split ("train", "valid" or "test") by file name; empty if it has none."""
 
 
 def find(path: Path, unlabelled: bool = False) -> Source:
-    """Look through a folder, a zip archive or a .csv list for MIDI files and their labels.
+    """Search a folder, a zip archive or a .csv list for MIDI files and their labels.
 
     A label comes from EMOPIA's file names, else from the innermost folder named after an emotion (or an alias, or
     Q1..Q4), else from the CSV. The song is EMOPIA's id, the CSV's song, or the file's path without suffix. With
-    ``unlabelled`` all MIDI files are taken, without labels; a folder that holds a file of its own name (472/472.mid)
-    is one song then with all that lies beneath it (472/versions/472-v1.mid).
+    ``unlabelled`` all MIDI files are taken, without labels; a folder that holds a file of the same name (472/472.mid)
+    is one song with all files below it (472/versions/472-v1.mid).
 
     Raises:
         EmogenError: nothing there, not a zip archive, or no file that has a label and can be read.
@@ -123,7 +123,7 @@ def reasons(left_out: list[tuple[str, str]]) -> str:
 
 
 def _files(folder: Path) -> Iterator[Entry]:
-    """The files of a folder and the folders in it; links to folders are not followed."""
+    """The files of a folder and its sub-folders; links to folders are not followed."""
 
     def refuse(error: OSError) -> None:
         raise error
@@ -138,7 +138,7 @@ def _files(folder: Path) -> Iterator[Entry]:
 
 
 def _inspect(path: Path) -> tuple[int, int, str]:
-    """Size, stamp and what is wrong with a file."""
+    """Size and stamp of a file, and why it cannot be used."""
     try:
         status = path.stat()
     except OSError as error:
@@ -185,7 +185,7 @@ def _members(path: Path) -> Iterator[Entry]:
 
 @contextmanager
 def opened(root: Path, in_zip: bool) -> Iterator[Callable[[str], bytes]]:
-    """A function that gives the bytes of a source's file by its name, at most one more than ``MAX_BYTES``.
+    """A function that returns the bytes of a source's file by its name, at most one more than ``MAX_BYTES``.
 
     It raises UnusableFile with the reason where it cannot.
     """
@@ -207,7 +207,7 @@ def _read(open_file: Callable[[], IO[bytes]]) -> bytes:
 
 
 def _label(name: str) -> tuple[str, str]:
-    """Label and song that a file's name and folders tell; both empty where they tell nothing."""
+    """Label and song according to a file's name and folders; both empty if they say nothing."""
     path = PurePosixPath(name)
     if clip := EMOPIA_NAME.fullmatch(path.name):
         return f"Q{clip[1]}", clip[2]
@@ -229,7 +229,7 @@ def _named_by_folder(files: list[Found]) -> list[Found]:
 
 
 def _with_lists(source: Source, lists: list[str]) -> Source:
-    """The source with what its own ``label.csv`` and split files say."""
+    """The source with the contents of its ``label.csv`` and split files."""
     labels: dict[str, str] = {}
     official: dict[str, str] = {}
     remarks = []
@@ -265,7 +265,7 @@ def _agree(one: str, other: str) -> bool:
 
 
 def _find_listed(path: Path, unlabelled: bool) -> Source:
-    """The files of a CSV list with the columns ``path,emotion[,song]``; paths count from the list's folder."""
+    """The files of a CSV list with the columns ``path,emotion[,song]``; paths are relative to the list's folder."""
     table = read_table(path.read_bytes(), str(path))
     for needed in ("path",) if unlabelled else ("path", "emotion"):
         if needed not in table.columns:

@@ -1,1 +1,1 @@
-"""Figures about a voice, and the blind listening test."""
+"""Measurements of a voice, and the blind listening test."""

@@ -1,7 +1,7 @@
-"""A voice, evaluated: it composes many pieces for planned wishes, and ``sections`` measures them beside real music.
+"""Evaluation of a voice: it composes many pieces for planned wishes, and ``sections`` compares them with real music.
 
-What only a voice can tell is here: how likely it holds the test songs, how well its plans are kept, how exact lengths
-are. Everything comes back as one tree of plain numbers, ready for JSON.
+What needs the voice itself is here: how likely it finds the test songs, how well plans are kept, how exact lengths are.
+The result is one tree of plain numbers, ready for JSON.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from emogen.system.devices import default_threads, threads
 LENGTHS_S = (10.0, 30.0, 60.0, 180.0)
 """Lengths at which the error is measured, with a piece of each emotion."""
 Tell = Callable[[str, float], None]
-"""Is told what is done at the moment and which share of it is behind."""
+"""Called with what is being done, and the share of it that is done."""
 
 
 def evaluate(
@@ -43,7 +43,7 @@ def evaluate(
     seed: int,
     tell: Tell,
 ) -> Report:  # eight: who composes, what to compare with, who judges, how to draw, how much of it
-    """The whole page, section by section; ``count`` pieces of each emotion, each ``seconds`` long."""
+    """The whole report by section, for ``count`` pieces of each emotion, each of ``seconds``."""
     wishes, wanted = planned_wishes(voice.plans, count, seconds, seed)
     pieces = heard(composed(voice, wishes, sample, lambda share: tell("composing", share)), wishes)
     short = [Wish({name: 1.0}, length, seed, {}) for length in LENGTHS_S for name in EMOTIONS]
@@ -64,7 +64,7 @@ def evaluate(
 
 
 def planned_wishes(plans: PlanTable, count: int, seconds: float, seed: int) -> tuple[list[Wish], Floats]:
-    """Wishes, ``count`` for each emotion, with plans typical of it, and these plans (N, P), standardised."""
+    """N wishes, ``count`` for each emotion, with plans typical of it, and these plans (N, P), standardised."""
     wishes, wanted, typical = [], [], plans.typical()
     for e, name in enumerate(EMOTIONS):
         table = typical.get(name, np.zeros((1, len(ENTRIES)), dtype=np.float32))
@@ -80,13 +80,13 @@ def planned_wishes(plans: PlanTable, count: int, seconds: float, seed: int) -> t
 def composed(
     voice: Voice, wishes: Sequence[Wish], sample: SampleSettings, tell: Callable[[float], None]
 ) -> list[Piece]:
-    """A piece for each wish; ``tell`` is told which share of the music is there."""
+    """A piece for each wish; ``tell`` is called with the share of the music that is composed."""
     total_s = sum(wish.seconds for wish in wishes)
     return list(voice.pieces(wishes, sample, tell=lambda seconds: tell(seconds / total_s)))
 
 
 def heard(pieces: Sequence[Piece], wishes: Sequence[Wish]) -> Heard:
-    """Composed pieces, each with the emotion that its wish has most of."""
+    """Composed pieces, each with the main emotion of its wish."""
     return Heard.of(pieces, [EMOTIONS.index(max(wish.emotion, key=wish.emotion.__getitem__)) for wish in wishes])
 
 
@@ -100,7 +100,7 @@ def likelihood(model: Composer, plans: PlanTable, corpus: Corpus, tell: Tell) ->
     for step in range(len(windows)):
         tell("listening", step / len(windows))
         batch = batches.batch(0, step)
-        label = corpus.emotion[windows[step][:, 0]]  # -1, the last row, for none
+        label = corpus.emotion[windows[step][:, 0]]  # -1, the last row, for no label
         np.add.at(notes, label, is_note(batch.notes[:, 1:]).sum(1).numpy())
         for known in (0, 1):
             given = (batch.notes, batch.emotion * known, batch.plan, batch.remaining_s)

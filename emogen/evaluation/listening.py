@@ -1,8 +1,8 @@
 """A blind listening test: one page that hides where its pieces come from, and the table of what listeners said.
 
-The page knows its pieces by meaningless names; a key beside it says which is which. Intervals come from the pigeonhole
-bootstrap (A. B. Owen, Annals of Applied Statistics 1, 2007): listeners and pieces are drawn anew, each by themselves,
-because neither the answers of one listener nor those about one piece are independent.
+On the page pieces have meaningless names; a key beside it says which is which. Intervals come from the pigeonhole
+bootstrap (A. B. Owen, Annals of Applied Statistics 1, 2007): listeners and pieces are resampled separately, because
+neither the answers of one listener nor those about one piece are independent.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from emogen.sound import page
 from emogen.system.files import write_text
 
 DRAWS = 2000
-"""Samples of the bootstrap."""
+"""Number of bootstrap samples."""
 MEASURES = ("emotion", "quadrant", "valence", "arousal", "musicality")
-"""What ``score`` finds for each origin, see there."""
+"""The measures of ``score``, for each origin."""
 
 QUADRANTS = ("Q1", "Q2", "Q3", "Q4")
 NUMBER_OF = QUADRANT_OF | {name: number for number, name in enumerate(QUADRANTS, 1)} | {"": 0}
-"""The quadrant, 1..4, of what a piece was wanted to be; 0 where nobody knows."""
+"""The quadrant, 1..4, that a piece was intended to have; 0 if unknown."""
 Rating = Annotated[int, Field(ge=1, le=5)]
 Emotion = Annotated[str, Field(pattern=f"^({'|'.join(EMOTIONS)})$")]
 Wanted = Annotated[str, Field(pattern=f"^({'|'.join((*EMOTIONS, *QUADRANTS))})?$")]
@@ -44,21 +44,21 @@ class Trial(NamedTuple):
 
     origin: str
     wanted: str
-    """One of ``EMOTIONS``, ``"Q1"``..``"Q4"``, or empty where nobody knows."""
+    """One of ``EMOTIONS``, ``"Q1"``..``"Q4"``, or empty if unknown."""
     source: str
-    """The seed or file it came from, for the key alone."""
+    """The seed or file it came from; only the key holds it."""
     sound: bytes
-    """As ``render.small_mp3`` makes it."""
+    """An MP3 file, see ``render.small_mp3``."""
 
 
 class Frozen(BaseModel):
-    """Part of a file of the test."""
+    """Part of one of the test's files."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Hidden(Frozen):
-    """What the key says of a piece."""
+    """The entry of a piece in the key."""
 
     origin: str
     wanted: Wanted
@@ -66,14 +66,14 @@ class Hidden(Frozen):
 
 
 class Key(Frozen):
-    """What the page hides."""
+    """The key: what the page hides."""
 
     test: str
     pieces: dict[str, Hidden]
 
 
 class Answer(Frozen):
-    """What one listener said of one piece."""
+    """One listener's answer about one piece."""
 
     piece: str
     emotion: Emotion
@@ -83,7 +83,7 @@ class Answer(Frozen):
 
 
 class Answers(Frozen):
-    """What one listener saved."""
+    """The file that one listener saved."""
 
     test: str
     listener: str
@@ -94,14 +94,14 @@ Told = TypeVar("Told", Key, Answers)
 
 
 def real_pieces(source: Path, count: int, seconds: float, seed: int) -> list[tuple[str, str, Piece]]:
-    """Real clips to hear among the others: (what is known of the emotion, name, first ``seconds``), drawn by ``seed``.
+    """Real clips to hear among the others: (label, name, the first ``seconds``), chosen by ``seed``.
 
     For each of the six emotions ``count`` clips of it or of its quadrant, no song twice; where a folder has no labels,
     as many in all. They are read as the model would read them, and none is shorter, so that neither timing nor
     length gives them away.
 
     Raises:
-        EmogenError: no MIDI files there, or too few that are long enough.
+        EmogenError: too few MIDI files, or too few that are long enough.
     """
     try:
         found = sources.find(source)
@@ -130,7 +130,7 @@ def real_pieces(source: Path, count: int, seconds: float, seed: int) -> list[tup
 
 
 def _long_enough(read: Callable[[str], bytes], name: str, seconds: float) -> Piece | None:
-    """The beginning of a clip, or None where it cannot be read or is over before."""
+    """The beginning of a clip, or None if it cannot be read or is shorter."""
     try:
         piece = decode(encode(read_piece(read(name), any_instrument=True)))
     except UnusableFile:
@@ -139,7 +139,7 @@ def _long_enough(read: Callable[[str], bytes], name: str, seconds: float) -> Pie
 
 
 def write_test(file: Path, key: Path, trials: Sequence[Trial], seed: int) -> None:
-    """Write the page of a test and, before it, its key. The page's order tells nothing; each listener has another."""
+    """Write the key of a test and then its page. The order on the page is random, and shuffled for each listener."""
     digest = hashlib.sha256(repr(seed).encode())
     for trial in trials:
         digest.update(repr(trial).encode())
@@ -161,14 +161,14 @@ def write_test(file: Path, key: Path, trials: Sequence[Trial], seed: int) -> Non
 
 
 def score(files: Sequence[Path], key: Path) -> list[dict[str, Any]]:
-    """What the listeners said, origin by origin: counts, and each measure with its 95 % interval.
+    """The answers by origin: counts, and each measure with its 95 % interval.
 
     ``emotion`` and ``quadrant``: the share of answers that name the wanted one. ``valence`` and ``arousal``: by how
     many points of the scale (1..5) pieces meant pleasant (lively) were rated above those meant unpleasant (quiet).
     ``musicality``: the mean rating (1..5). A measure is None where no piece of the origin tells it.
 
     Raises:
-        EmogenError: a file is not what it should be, belongs to another test, or is of a listener counted already.
+        EmogenError: a file is damaged, belongs to another test, or comes from a listener who is already counted.
     """
     hidden = _read(key, Key, "the key of a listening test")
     given: list[tuple[str, Answer]] = []
@@ -179,7 +179,7 @@ def score(files: Sequence[Path], key: Path) -> list[dict[str, Any]]:
             raise EmogenError(f"{file} answers another test than that of {key}", "--key names the key of its page")
         if one.listener in by_listener:
             both = f"{by_listener[one.listener]} and {file}"
-            raise EmogenError(f"{both} are of the same listener", "leave out the one with fewer answers")
+            raise EmogenError(f"{both} come from the same listener", "leave out the one with fewer answers")
         by_listener[one.listener] = file
         answered = {answer.piece: answer for answer in one.answers}
         given += [(one.listener, answer) for answer in answered.values()]
@@ -222,14 +222,14 @@ def _scored(given: Sequence[tuple[str, Answer]], pieces: dict[str, Hidden]) -> l
 
 
 def _drawn_again(number: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """How often (DRAWS, number) each of some is there, when as many of them are drawn with replacement."""
+    """Bootstrap weights (DRAWS, number): how often each item occurs in a sample of ``number`` with replacement."""
     if not number:
         return np.zeros((DRAWS, 0), dtype=np.int64)
     return rng.multinomial(number, np.full(number, 1 / number), DRAWS)
 
 
 def _interval(value: float, samples: npt.NDArray[np.float64]) -> dict[str, float] | None:
-    """A measure with its 95 % interval; samples in which it does not exist are left out."""
+    """A measure with its 95 % interval; samples in which it is undefined are left out."""
     if np.isnan(value):
         return None
     low, high = np.nanquantile(samples, (0.025, 0.975))
@@ -237,7 +237,7 @@ def _interval(value: float, samples: npt.NDArray[np.float64]) -> dict[str, float
 
 
 def _measures(weight: npt.NDArray[Any], answers: Sequence[Answer], wanted: Sequence[str]) -> npt.NDArray[np.float64]:
-    """``MEASURES`` (S, 5) of N answers, counted by S rows of weights (S, N); NaN where nothing tells."""
+    """``MEASURES`` (S, 5) of N answers, weighted by S rows of weights (S, N); NaN where undefined."""
     emotion = np.array([answer.emotion == name for answer, name in zip(answers, wanted, strict=True)], dtype=bool)
     quadrant = np.array([NUMBER_OF[name] for name in wanted], dtype=int)
     heard = np.array([QUADRANT_OF[answer.emotion] for answer in answers], dtype=int)

@@ -1,4 +1,4 @@
-"""What can be said of pieces whoever made them: each section takes pieces and real music, and gives plain numbers.
+"""Measurements of pieces from any source: each section compares pieces with real music, and returns plain numbers.
 
 Pieces are ``Heard`` with an emotion each; whether a model composed them, another system or a person makes no difference
 here, and nothing here knows a model. Real music is a prepared corpus's: its test songs, which no training has seen. The
@@ -35,25 +35,25 @@ MEASURES = (
     "notes_per_s", "velocity", "pitch", "pitch_range", "pitch_classes", "polyphony", "ioi_variation",
     "scale_consistency", "pitch_class_entropy", "longest_silence_s", "repetition",
 )  # fmt: skip
-"""The measures of ``measures.Measures`` that are set beside real music."""
+"""The measures of ``measures.Measures`` that are compared with real music."""
 QUADRANT = np.array([QUADRANT_OF[name] for name in EMOTIONS])
-"""(E,), 1..4"""
+"""(E,): the quadrant, 1..4, of each emotion."""
 DRAWS = 2000
-"""Samples of the bootstrap."""
+"""Number of bootstrap samples."""
 
 Report = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Heard:
-    """Pieces with what is known of them: all that the judges below need."""
+    """Pieces with their emotions and songs, as the sections below need them."""
 
     pieces: list[Piece]
     tokens: list[Tokens]
     emotion: npt.NDArray[np.int64]
-    """(N,): index into ``EMOTIONS``, asked for or labelled."""
+    """(N,): index into ``EMOTIONS``, as asked for or labelled."""
     song: npt.NDArray[np.int64]
-    """(N,): pieces of one song are no independent evidence."""
+    """(N,): index of the song; pieces of one song are not independent."""
 
     @property
     def quadrant(self) -> npt.NDArray[np.int64]:
@@ -64,7 +64,7 @@ class Heard:
     def of(cls, pieces: Sequence[Piece], emotion: npt.ArrayLike) -> Heard:
         """Pieces with an emotion each, as their tokens tell them, so that all systems are on one grid.
 
-        Each is a song of its own.
+        Each counts as a separate song.
         """
         tokens = [encode(piece) for piece in pieces]
         own = np.broadcast_to(np.asarray(emotion, dtype=np.int64), len(tokens))
@@ -72,7 +72,7 @@ class Heard:
 
 
 def page(pieces: Heard, corpus: Corpus, ear: Ear, seconds: float) -> Report:
-    """All sections that need nothing but pieces of ``seconds`` each, beside as much of each of the corpus's clips."""
+    """All sections that need only pieces, of ``seconds`` each, compared with clips of the corpus cut to that length."""
     real, training = labelled(corpus, "test", seconds), labelled(corpus, "train", seconds)
     return {
         "obedience": {"generated": obedience(ear, pieces), "real": obedience(ear, real), "judge": ear.scores._asdict()},
@@ -95,7 +95,7 @@ def labelled(corpus: Corpus, split: str, seconds: float | None) -> Heard:
 
 
 def obedience(ear: Ear, music: Heard) -> Report:
-    """What the judge says of pieces: accuracies with 95 % intervals, and the confusion (wanted, heard) of quadrants."""
+    """The judge's verdict on pieces: accuracies with 95 % intervals, and the confusion matrix (intended, heard)."""
     chance = ear.judge.probabilities(music.pieces)  # (N, 4)
     found, wanted = chance.argmax(1) + 1, music.quadrant
     right = hits(chance, wanted)
@@ -118,9 +118,9 @@ def accuracy(hits: npt.NDArray[np.bool_], song: npt.NDArray[np.int64]) -> Report
 
 
 def steering(pieces: Heard, wanted: Floats) -> Report:
-    """Plan entries wanted (N, P; standardised by whatever scale) and obtained: their correlation, the harmony's as one.
+    """Correlation of plan entries asked for (N, P; standardised) and obtained; the harmony is one entry.
 
-    The error is what remains of the wanted spread: the SD of what a line through the pairs leaves unexplained.
+    The error is the SD of the residuals of a regression line through the pairs.
     """
     lengths = np.array([len(notes) for notes in pieces.tokens])
     padded = np.zeros((len(lengths), lengths.max(), 4), dtype=np.uint8)
@@ -143,7 +143,7 @@ def length_error(pieces: list[Piece], seconds: float) -> Report:
 
 
 def music(pieces: Heard, real: Heard, training: Heard) -> Report:
-    """By quadrant and measure: means, generated and real, and how far the distributions overlap.
+    """By quadrant and measure: the means of generated and real pieces, and the overlap of their distributions.
 
     Real are all clips, of test and training songs: the test songs alone are too few for a distribution. How far those
     two overlap tells what an overlap is worth. A quadrant that lacks one of the three is left out.
@@ -173,7 +173,7 @@ def music(pieces: Heard, real: Heard, training: Heard) -> Report:
 
 
 def overlap(one: Floats, other: Floats) -> float:
-    """Area under both densities of two samples, 0..1; Gaussian kernels of Scott's width (Scott, 1992)."""
+    """Overlap, 0..1, of the kernel density estimates of two samples; Gaussian kernels, Scott's rule (Scott, 1992)."""
     both = np.concatenate([one, other])
     if both.std() == 0:
         return 1.0
@@ -203,7 +203,7 @@ def breakage(pieces: Heard, seconds: float) -> Report:
 
 
 def memory(corpus: Corpus, pieces: Heard, real: Heard) -> Report:
-    """Share of 12-note runs that the training songs hold too, in generated pieces and in real test clips."""
+    """Share of 12-note runs that also occur in the training songs, for generated pieces and for real test clips."""
     training = Memory.training(corpus)
     longest, clip = max((training.longest(notes) for notes in pieces.tokens), key=lambda found: found[0])
     longest_real, _ = max((training.longest(notes) for notes in real.tokens), key=lambda found: found[0])
@@ -217,14 +217,14 @@ def memory(corpus: Corpus, pieces: Heard, real: Heard) -> Report:
 
 
 def coherence(ear: Ear, pieces: Heard, real: Heard) -> Report:
-    """Where generated pieces stand among real test clips (median 50), and how well the score tells real ones."""
+    """Percentiles of generated pieces among real test clips (whose median is 50), and the accuracy of the score."""
     place = percentile(ear.coherence.score(pieces.pieces), ear.coherence.score(real.pieces))
     low, median, high = np.quantile(place, (0.25, 0.5, 0.75)).tolist()
     return {"median": median, "lower_quartile": low, "upper_quartile": high, "auc": ear.coherence.aucs}
 
 
 def variety(pieces: Heard, training: Heard) -> Report:
-    """Mean distance between pieces of one emotion, in the judge's features: generated over real (1: as various)."""
+    """Mean distance between pieces of one emotion, in the judge's features: generated / real (1: as diverse)."""
     heard_of = [[hear(piece) for piece in some.pieces] for some in (training, pieces)]
     of_real, of_generated = (np.array([rows.mean(0) for rows in some if len(rows)]) for some in heard_of)
     label_real, label_generated = (

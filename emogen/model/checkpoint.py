@@ -44,18 +44,18 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 HEADER_LIMIT = 16 * 2**20
-"""Bytes of a header we are willing to parse; ours have some ten thousand."""
+"""Largest header, in bytes, that is parsed; ours have about ten thousand."""
 ITEM_BYTES = {"F16": 2, "F32": 4}
 """The types of numbers that weights may have, as safetensors calls them."""
 
-TAKE_ANOTHER = "take another one (emogen ckpt list); training goes on from it with --resume NAME"
-TOO_OLD = "use the emogen that made it, or train anew"
+TAKE_ANOTHER = "take another one (emogen ckpt list); training resumes from it with --resume NAME"
+TOO_OLD = "use the emogen that made it, or train a new one"
 NO_FIT = "do not fit this emogen's network"
 
 WEIGHTS, META, TRAINER = "weights.safetensors", "meta.json", "trainer.pt"
 
 VOICE = Path(__file__).parents[1] / "voices" / "default"
-"""The bundled voice, a checkpoint as any other; people say ``default``."""
+"""The bundled voice, a checkpoint like any other; users call it ``default``."""
 
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]
@@ -68,7 +68,7 @@ class Frozen(BaseModel):
 
 
 class EpochLoss(Frozen):
-    """What one epoch brought; losses are nats per note."""
+    """The losses of one epoch, in nats per note."""
 
     epoch: Count
     train: float
@@ -78,16 +78,16 @@ class EpochLoss(Frozen):
 
 
 class DatasetFacts(Frozen):
-    """What the model was trained on."""
+    """The corpus that a model was trained on."""
 
     name: str
     fingerprint: str
     clips: dict[str, Count]
-    """Clips of each split."""
+    """Number of clips in each split."""
 
 
 class Meta(Frozen):
-    """Everything there is to know of a checkpoint but its weights."""
+    """Everything about a checkpoint but its weights."""
 
     format: int
     emogen: str
@@ -103,7 +103,7 @@ class Meta(Frozen):
     parameters: Count
     model: ModelSettings
     train: dict[str, Any]
-    """The training's settings."""
+    """The settings of the training."""
     vocabulary: str
     """Fingerprint of the tokens, see ``tokens.fingerprint``."""
     emotions: tuple[str, ...]
@@ -113,9 +113,9 @@ class Meta(Frozen):
     bf16_on_cpu: bool | None = None
     """Whether training on the CPU was found to be faster in bfloat16, and goes on in it; None: it was not timed."""
     init: str = ""
-    """The checkpoint that training began from; empty where it began from nothing."""
+    """The checkpoint whose weights training started with; empty if it started with random ones."""
     ancestors: tuple[DatasetFacts, ...] = ()
-    """What that checkpoint, and those before it, were trained on; the first one first."""
+    """The corpora of that checkpoint and those before it, the first one first."""
     processes: Count = 1
     """How many trained it together; going on with another number is not bit for bit the same."""
     checksums: dict[str, str] = {}
@@ -152,7 +152,7 @@ class Meta(Frozen):
 
 
 def save(path: Path, meta: Meta, weights: Mapping[str, Tensor], trainer: dict[str, Any] | None = None) -> None:
-    """Write the checkpoint ``path``, whole or not at all. One that is there already is left as it is.
+    """Write the checkpoint ``path``, whole or not at all. An existing one is left as it is.
 
     Raises:
         EmogenError: it could not be written, for example on a full disk.
@@ -177,7 +177,7 @@ def save(path: Path, meta: Meta, weights: Mapping[str, Tensor], trainer: dict[st
             (draft / META).write_text(text, encoding="utf-8")
     except (OSError, SafetensorError, RuntimeError) as error:
         cause = error.__context__ if isinstance(error.__context__, OSError) else error  # torch hides a full disk
-        hint = f"make room on the disk {files.disk_of(path)}; the same command then goes on from the last one"
+        hint = f"make room on the disk {files.disk_of(path)}; the same command then resumes from the last one"
         raise EmogenError(f"checkpoint {path} could not be written: {cause}; those before it are whole", hint) from None
 
 
@@ -215,7 +215,7 @@ def read_meta(path: Path) -> Meta:
     """The metadata of a checkpoint folder or an exported file, from the header of its weights.
 
     Raises:
-        EmogenError: the file is missing, cut short, foreign, or of another format.
+        EmogenError: the file is missing, cut short, not an emogen checkpoint, or of another format.
     """
     text, _ = _header(path)
     try:
@@ -252,7 +252,7 @@ def _header(path: Path) -> tuple[str, dict[str, tuple[int, ...]]]:
         stated = [tensor["data_offsets"][1] - tensor["data_offsets"][0] for tensor in header.values()]
         fits = sizes == stated and min(sizes, default=0) >= 0 and ends[:-1] == [begin for begin, _ in spans]
     except FileNotFoundError:
-        raise EmogenError(f"there is no checkpoint at {path}", "emogen ckpt list shows those there are") from None
+        raise EmogenError(f"there is no checkpoint at {path}", "emogen ckpt list shows what exists") from None
     except OSError as error:
         raise EmogenError(f"{file} cannot be read: {error.strerror or error}", TAKE_ANOTHER) from None
     except (struct.error, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError):
@@ -289,12 +289,12 @@ def check_fits(path: Path, settings: ModelSettings) -> None:
 
 
 def plans_of(path: Path, meta: Meta, older: bool = False) -> PlanTable:
-    """The plans of a checkpoint that this emogen can use. (Looking at one needs neither this nor numpy's import.)
+    """The plans of a checkpoint that this emogen can use. (``read_meta`` alone does not import NumPy.)
 
-    An ``older`` one may lack the newest entries: enough to begin a training from, not to compose with.
+    With ``older`` it may lack the newest entries: enough to start a training from, not to compose with.
 
     Raises:
-        EmogenError: its tokens, emotions or plans are not those of this emogen.
+        EmogenError: its tokens, emotions or plan entries are not those of this emogen.
     """
     from emogen.music import tokens
     from emogen.music.plan import ENTRIES, PlanTable
@@ -306,10 +306,10 @@ def plans_of(path: Path, meta: Meta, older: bool = False) -> PlanTable:
         raise EmogenError(f"the plans of {path} are damaged: {why}", TAKE_ANOTHER) from None
     known = ENTRIES[: len(plans.entries)]
     if (meta.vocabulary, meta.emotions, plans.entries) != (tokens.fingerprint(), EMOTIONS, known):
-        raise EmogenError(f"{path} speaks of other tokens, emotions or plans than this emogen", TOO_OLD)
+        raise EmogenError(f"{path} was made with different tokens, emotions or plan entries", TOO_OLD)
     if known != ENTRIES and not older:
-        hint = f"teach it them: emogen train --init {path}"
-        raise EmogenError(f"{path} does not know all entries of this emogen's plans", hint)
+        hint = f"train it with them: emogen train --init {path}"
+        raise EmogenError(f"{path} lacks entries of this emogen's plans", hint)
     return plans
 
 
@@ -385,7 +385,7 @@ def load_trainer(path: Path) -> dict[str, Any]:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                 raise ValueError
         state: dict[str, Any] = torch.load(path / TRAINER, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a damaged file makes torch raise is of any kind
+    except Exception as error:  # a damaged file makes torch raise anything
         why = f"it is damaged or holds more than tensors and plain data ({type(error).__name__})"
-        raise EmogenError(f"{path / TRAINER} is not read: {why}", TAKE_ANOTHER) from None
+        raise EmogenError(f"{path / TRAINER} cannot be used: {why}", TAKE_ANOTHER) from None
     return state

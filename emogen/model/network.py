@@ -1,14 +1,14 @@
-"""The network in PyTorch: a causal Transformer that takes one step per note and knows ids only.
+"""The network in PyTorch: a causal Transformer that takes one step per note.
 
-Whoever trains reads this file; it also composes on GPUs. On a CPU ``numpy_network`` composes: the same network,
-with the same weights, and a test that holds the two together.
+This file is what trains, and what composes on GPUs. On a CPU ``numpy_network`` composes: the same network with the same
+weights; a test holds the two together.
 
 The four embeddings of a note are summed; pre-norm blocks read the notes; a chain of small heads draws shift, pitch,
-velocity, duration in that order, each seeing those drawn before it. Attention turns a quarter of each query and key by
-the note's number, half by its onset in seconds and a quarter by its pitch, and so it sees differences: the third note
-back, what was struck a beat ago (performances have no beat grid), the octave below. Three conditions enter every step:
-an emotion, a plan and the time remaining. They become one vector c (B, T, C), which is added to the embedding and
-scales every norm, so that a condition cannot be forgotten on the way up.
+velocity, duration in that order, each seeing those drawn before it. Attention rotates a quarter of each query and key
+by the number of the note, half by its onset in seconds and a quarter by its pitch, so it sees differences: the third
+note back, what was struck half a second ago (performances have no beat grid), the octave below. Three conditions enter
+every step: an emotion, a plan and the time remaining. They become one vector c (B, T, C), which is added to the
+embedding and scales every norm, so that a condition cannot be forgotten on the way up.
 
 Shapes: B batch, T notes, D width, H heads, C width of the condition, E emotions, P plan entries.
 Sources: rotary positions: Su et al., "RoFormer" (2021); RMS norm: Zhang and Sennrich (2019); norms scaled by a
@@ -54,7 +54,7 @@ class Cache:
         self.kv = torch.empty(shape, device=model.device)
         self.length = 0
         self.time_s = torch.zeros(batch, 1, device=model.device)
-        """Onset of the last note, counted from the first (B, 1)."""
+        """Onset (B, 1) of the last note, from the first note on."""
 
     @property
     def room(self) -> int:
@@ -62,7 +62,7 @@ class Cache:
         return self.kv.shape[4] - self.length
 
     def keep(self, rows: Tensor) -> None:
-        """Drop all pieces but ``rows`` (ascending indices into the batch), which move up: only notes are copied."""
+        """Drop all pieces but ``rows`` (ascending indices into the batch); only the notes read so far are copied."""
         for to, row in enumerate(rows.tolist()):
             if to != row:
                 self.kv[:, :, to, :, : self.length] = self.kv[:, :, row, :, : self.length]
@@ -75,16 +75,16 @@ class Cache:
 
 
 class Reader:
-    """A batch of pieces as a network has read them, and what it expects next: arrays in, arrays out.
+    """A batch of pieces being read, and the logits of their next notes: NumPy arrays in and out.
 
-    This composes on GPUs. Whether it is needed there has not been measured: no GPU was at hand to hold it against
+    This composes on GPUs. Whether it is needed there has not been measured: no GPU was available to compare it with
     ``numpy_network`` in several processes.
     """
 
     def __init__(self, model: Composer, rows: int) -> None:
         self.model, self.cache = model, Cache(model, rows)
         self.h = torch.zeros(rows, model.settings.d_model, device=model.device)
-        """What the next note is drawn from (B, D)."""
+        """The state (B, D) from which the next note is drawn."""
         self.heard: Tensor | None = None
         """What followed the longest earlier match of the last note (B, 5)."""
 
@@ -151,15 +151,15 @@ class Block(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
         self.up = nn.Linear(width, FEED_FORWARD * width, bias=False)
         self.down = nn.Linear(FEED_FORWARD * width, width, bias=False)
-        self.dropout = settings.dropout  # on the residual only: inside attention it costs the fast kernel
+        self.dropout = settings.dropout  # on the residual only: inside attention the fast kernel would not be used
 
     def forward(self, x: Tensor, gains: Sequence[Tensor], turn: Tensor, kv: Tensor | None, start: int) -> Tensor:
-        """x (B, T, D), gains of its two norms, each like x; turn: see rotate; kv: this layer's cache."""
+        """x (B, T, D) after this block; ``gains`` of its two norms, like x; ``turn``: see rotate; ``kv``: cache."""
         x = x + self.drop(self.attend(scaled_norm(x, gains[0]), turn, kv, start))
         return x + self.drop(self.down(F.gelu(self.up(scaled_norm(x, gains[1])))))
 
     def drop(self, x: Tensor) -> Tensor:
-        """Dropout, which costs a step of generation nothing."""
+        """Dropout, at no cost when composing."""
         return F.dropout(x, self.dropout) if self.training else x
 
     def attend(self, x: Tensor, turn: Tensor, kv: Tensor | None, start: int) -> Tensor:
@@ -172,7 +172,7 @@ class Block(nn.Module):
             kv[1, :, :, start : start + length] = v
             k, v = kv[:, :, :, : start + length]
         mask = None
-        if start and length > 1:  # new notes see all old ones and, of the new, themselves and those before
+        if start and length > 1:  # new notes see all old ones, themselves, and the new ones before them
             mask = torch.ones(length, start + length, dtype=torch.bool, device=x.device).tril(start)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and length > 1)
         return self.out(y.transpose(1, 2).reshape(batch, length, width))
@@ -198,7 +198,7 @@ class Composer(nn.Module):
         self.plan = nn.Linear(2 * len(ENTRIES), told, bias=False)
         self.remaining = nn.Linear(2 * WAVES + 1, told)
         self.enter = nn.Linear(told, width)
-        self.gains = nn.Linear(told, (2 * layers + 1) * width)  # of all norms, in one product
+        self.gains = nn.Linear(told, (2 * layers + 1) * width)  # of all norms at once
         self.blocks = nn.ModuleList(Block(settings) for _ in range(layers))
         self.seen = nn.ModuleList(nn.Embedding(size + 1, width) for size in SIZES[:-1])
         self.mix = nn.ModuleList(nn.Linear(width, width // 2) for _ in SIZES)
@@ -223,7 +223,7 @@ class Composer(nn.Module):
         self.draw_weights()
 
     def draw_weights(self) -> None:
-        """Begin with random weights.
+        """Initialise the weights at random.
 
         Gains, scores and the last layers of the heads are zero, so that a new network has plain norms and no opinion:
         it costs ln(size) nats per family. Embeddings have a variance of 1. A matrix keeps the variance of what it
@@ -242,15 +242,15 @@ class Composer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device that holds the weights."""
         return self.shift_s.device
 
     def reader(self, rows: int) -> Reader:
-        """What reads a batch of ``rows`` pieces."""
+        """A reader of a batch of ``rows`` pieces."""
         return Reader(self, rows)
 
     def is_finite(self) -> bool:
-        """Whether all weights are numbers."""
+        """Whether no weight is NaN or infinite."""
         return all(bool(weight.sum().isfinite()) for weight in self.parameters())
 
     def take(self, weights: dict[str, Tensor]) -> None:
@@ -259,7 +259,7 @@ class Composer(nn.Module):
         A network of wider condition than the other has the other's in its first entries.
         """
         told, given = self.plan.out_features, len(weights["plan.weight"])
-        by_entry = weights["plan.weight"].reshape(given, 2, -1)  # of the values, of whether they are known
+        by_entry = weights["plan.weight"].reshape(given, 2, -1)  # weights of the values, and of whether they are known
         missing = max(len(ENTRIES) - by_entry.shape[2], 0)
         taken = {**weights, "plan.weight": F.pad(by_entry, (0, missing)).flatten(1)}
         if self.settings.chart and given == PLAIN_CONDITION_WIDTH:
@@ -287,9 +287,9 @@ class Composer(nn.Module):
         cache: Cache | None = None,
         followed: Tensor | None = None,
     ) -> Tensor:
-        """What the network makes of notes (B, T, 4): h (B, T, D), from which the next note is drawn.
+        """The states h (B, T, D) after each of the notes (B, T, 4), from which the next note is drawn.
 
-        With a cache the notes follow those it holds, and it takes them in; without one they are all there is.
+        With a cache the notes follow those that it holds, and are added to it.
 
         Args:
             followed: (B, T, 5), the note that followed the longest earlier match, and the class of its length.
@@ -311,7 +311,7 @@ class Composer(nn.Module):
         return scaled_norm(x, gains[-1])
 
     def norm_gains(self, condition: Tensor) -> tuple[Tensor, ...]:
-        """What a condition (B, T, C) makes of each norm, (B, T, D) each: see scaled_norm."""
+        """The gains (B, T, D) of all norms for a condition (B, T, C), see scaled_norm."""
         return ((1 + self.gains(condition)) * self.settings.d_model**0.5).chunk(2 * len(self.blocks) + 1, dim=-1)
 
     def rotation(self, notes: Tensor, cache: Cache | None) -> Tensor:
@@ -375,7 +375,7 @@ class Composer(nn.Module):
         bins: Tensor | None = None,
         references: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Nats (N, 4) by family of each target of notes[:, 1:] of (B, T + 1, 4), and which (B, T) those N are."""
+        """Nats (N, 4) by family of the N targets in notes[:, 1:] of (B, T + 1, 4), and the mask (B, T) of targets."""
         if not self.settings.chart:
             place = followed = landing = bins = references = None
         h = self(notes[:, :-1], self.condition(emotion, plan, remaining_s, place), None, followed)
@@ -401,28 +401,28 @@ class Composer(nn.Module):
 
 
 def scaled_norm(x: Tensor, gain: Tensor) -> Tensor:
-    """RMS norm of x (..., D), times a gain; in fewer operations than F.rms_norm takes on a CPU."""
+    """RMS norm of x (..., D) times a gain, in fewer operations than F.rms_norm takes on a CPU."""
     return x * (gain / torch.linalg.vector_norm(x, dim=-1, keepdim=True))
 
 
 def turns(angle: Tensor) -> Tensor:
-    """Cosines and sines (2, ..., W) of angles (..., W/2) as rotate takes them."""
+    """Cosines and sines (2, ..., W) of angles (..., W/2), as ``rotate`` takes them."""
     angle = torch.cat([-angle, angle], dim=-1)
     return torch.stack([angle.cos(), angle.sin()])
 
 
 def rotate(x: Tensor, turn: Tensor) -> Tensor:
-    """x (..., B, H, T, W) with its pairs (i, i + W/2) turned.
+    """x (..., B, H, T, W) with its pairs (i, i + W/2) rotated.
 
-    Turn holds cosines and sines (2, B, 1, T, W), of the negative angle for the first of each pair: the pair's other
-    half, times its sine, is then added to both.
+    ``turn`` holds cosines and sines (2, B, 1, T, W), of the negative angle for the first of each pair: to both is added
+    the other one times its sine.
     """
     cos, sin = turn.to(x.dtype)
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
 def time_features(remaining_s: Tensor, octaves: Tensor) -> Tensor:
-    """Waves (B, T, 17) over the logarithm of the time remaining, and whether it is known; all zero where it is not."""
+    """Waves over the logarithm of the time remaining, and whether it is known (B, T, 17); all zero where it is not."""
     known = ~remaining_s.isnan()
     place = torch.log1p(remaining_s.nan_to_num(0.0).clamp(0, FAR_S)) / math.log1p(FAR_S)  # 0..1
     angle = place[..., None] * octaves

@@ -1,10 +1,9 @@
-"""The network in NumPy: what composes on a CPU.
+"""The network in NumPy, which composes on a CPU.
 
-Whoever composes reads this file; whoever trains reads ``network``, where the same computation is explained. A test
-holds the two together. A note is little work for PyTorch: half of its time would go into launching operations, and
-before the first one a command would wait two seconds for the import. Two things are arranged differently here:
-matrices, the way a row times a matrix reads them, and the pairs that attention turns, which lie side by side: a turn is
-then one product of complex numbers.
+The same computation is explained in ``network``, which trains; a test holds the two together. A note is little work for
+PyTorch: half of its time would go into launching operations, and a command would wait two seconds for the import. Two
+things are arranged differently here: matrices are stored as a row times a matrix reads them, and the pairs that
+attention rotates lie side by side, so that a rotation is one product of complex numbers.
 
 Shapes: B batch, T notes, N = B T, D width, L layers, H heads, W width of a head, E emotions, P plan entries.
 """
@@ -27,19 +26,19 @@ from emogen.music.tokens import COLUMN, SHIFT_MS, SIZES, Tokens
 from emogen.settings import ModelSettings
 
 Layer = tuple[Any, Floats32]
-"""What rows are multiplied with, an array (inputs, outputs) or see ``int8``, and a bias (outputs,)."""
+"""A matrix (inputs, outputs), or a ``ByteMatrix`` of ``int8``, and a bias (outputs,)."""
 READ_AT_ONCE = 32
-"""Notes of each piece that are read at once, so that the scores of their attention take little memory."""
+"""Largest number of notes of each piece that are read at once, so that attention takes little memory."""
 
 
 class NumpyComposer:
     """The whole network."""
 
     def __init__(self, settings: ModelSettings, weights: Mapping[str, Floats32]) -> None:
-        """Takes the weights of a ``model.Composer`` by their names there.
+        """Takes the weights of a ``network.Composer``, by their names there.
 
         Raises:
-            LookupError, ValueError: they are not those of a network of these settings.
+            LookupError, ValueError: they do not belong to a network with these settings.
         """
         self.settings = settings
         width, heads = settings.d_model, settings.n_heads
@@ -60,7 +59,7 @@ class NumpyComposer:
 
         tables = [take(f"embed.{family}.weight", size + 1, width) for family, size in enumerate(SIZES)]
         self.embed, self.first = np.concatenate(tables), np.cumsum([0, *map(len, tables[:-1])])
-        """All embeddings, and the row at which those of each family (4,) begin."""
+        """All embeddings, and the row (4,) at which those of each family begin."""
         self.seen = [take(f"seen.{family}.weight", size + 1, width) for family, size in enumerate(SIZES[:-1])]
         told = len(rest["enter.weight"].T)
         self.emotion, self.plan = matrix("emotion", len(EMOTIONS), told), matrix("plan", 2 * len(ENTRIES), told)
@@ -69,7 +68,7 @@ class NumpyComposer:
         self.gains = gains * width**0.5, (1 + bias) * width**0.5
         pairs = np.arange(self.head_width).reshape(2, -1).T.ravel()  # 0, W/2, 1, W/2 + 1, ...
         self.blocks: list[tuple[Any, Any, Any, Any]] = []
-        """Of each layer what rows are multiplied with for qkv, out, up, down, as in a ``Layer``."""
+        """The matrices qkv, out, up and down of each layer, as in a ``Layer``."""
         for number in range(settings.n_layers):
             name = f"blocks.{number}"
             qkv = take(f"{name}.qkv.weight", 3 * width, width).reshape(3, heads, self.head_width, width).copy()
@@ -100,17 +99,17 @@ class NumpyComposer:
         self.shift_s = np.append(SHIFT_MS / 1000, 0).astype(np.float32)
 
     def is_finite(self) -> bool:
-        """Whether all weights are numbers."""
+        """Whether no weight is NaN or infinite."""
         return self.finite
 
     def reader(self, rows: int) -> NumpyReader:
-        """What reads a batch of so many pieces."""
+        """A reader of a batch of ``rows`` pieces."""
         return NumpyReader(self, rows)
 
     def condition(
         self, emotion: Floats32, plan: Floats32, remaining_s: Floats32, place: Floats32 | None = None
     ) -> Floats32:
-        """c (B, T, C) of emotion weights (B, E), plan (B, P; NaN: unknown) and time (B, T), which is always known."""
+        """c (B, T, C) of emotion weights (B, E), plan (B, P; NaN: unknown) and time remaining (B, T) in s, known."""
         known = ~np.isnan(plan)
         told = np.concatenate([np.where(known, plan, 0), known], axis=1, dtype=np.float32)
         fixed = emotion @ self.emotion + told @ self.plan
@@ -124,7 +123,7 @@ class NumpyComposer:
 
 
 class NumpyReader:
-    """A batch of pieces as the network has read them, and what it expects next."""
+    """A batch of pieces being read, and the logits of their next notes."""
 
     def __init__(self, network: NumpyComposer, rows: int) -> None:
         s = network.settings
@@ -134,7 +133,7 @@ class NumpyReader:
         )
         self.length = 0
         self.time_s = np.zeros((rows, 1), np.float32)
-        """Onset of the last note, counted from the first (B, 1)."""
+        """Onset (B, 1) of the last note, from the first note on."""
         self.h = np.zeros((rows, s.d_model), np.float32)
         self.heard: npt.NDArray[np.uint8] | None = None
         """What followed the longest earlier match of the last note (B, 5), see ``Composer.forward``."""
@@ -150,7 +149,7 @@ class NumpyReader:
         self.time_s[:] = 0
 
     def keep(self, rows: Ints) -> None:
-        """Drop all pieces but ``rows`` (ascending), which move up: only notes are copied."""
+        """Drop all pieces but ``rows`` (ascending); only the notes read so far are copied."""
         for cache in (self.keys, self.values):
             for to, row in enumerate(rows):
                 if to != row:
@@ -168,7 +167,7 @@ class NumpyReader:
         place: Floats32 | None = None,
         followed: npt.NDArray[np.uint8] | None = None,
     ) -> None:
-        """Go on with notes (B, T, 4), told emotion (B, E), plan (B, P) and time remaining (B, T)."""
+        """Read notes (B, T, 4), given emotion (B, E), plan (B, P) and time remaining (B, T) in s."""
         for at in range(0, notes.shape[1], READ_AT_ONCE):
             some = slice(at, at + READ_AT_ONCE)
             where = None if place is None else place[:, some]
@@ -177,7 +176,7 @@ class NumpyReader:
         self.heard = None if followed is None else followed[:, -1]
 
     def _read(self, notes: Tokens, condition: Floats32, followed: npt.NDArray[np.uint8] | None) -> None:
-        """As ``model.Composer.forward`` with a cache."""
+        """As ``network.Composer.forward`` with a cache."""
         net, (rows, length, _) = self.network, notes.shape
         start, stop = self.length, self.length + length
         self.length = stop
@@ -205,7 +204,7 @@ class NumpyReader:
         self.h = scaled_norm(x[last], gains[last, -1])
 
     def turn(self, notes: Tokens, start: int) -> npt.NDArray[np.complex64]:
-        """By what attention turns the pairs of notes (B, T, 4): (B, T, 1, 1, W/2)."""
+        """The complex numbers (B, T, 1, 1, W/2) by which attention rotates the pairs of notes (B, T, 4)."""
         net = self.network
         time_s = self.time_s + net.shift_s[notes[..., COLUMN.shift]].cumsum(1)
         self.time_s = time_s[:, -1:]
@@ -246,12 +245,12 @@ def affine(x: Floats32, layer: Layer) -> Floats32:
 
 
 def scaled_norm(x: Floats32, gain: Floats32) -> Floats32:
-    """RMS norm of x (N, D), times a gain, which holds the root of D."""
+    """RMS norm of x (N, D) times a gain, which includes the factor sqrt(D)."""
     return x * (gain / np.sqrt(np.einsum("nd,nd->n", x, x))[:, None])
 
 
 def turns(angle: Floats32) -> npt.NDArray[np.complex64]:
-    """Complex numbers that turn by angles."""
+    """Complex numbers that rotate by angles."""
     turn = np.empty(angle.shape, np.complex64)
     np.cos(angle, out=turn.real)
     np.sin(angle, out=turn.imag)
@@ -259,7 +258,7 @@ def turns(angle: Floats32) -> npt.NDArray[np.complex64]:
 
 
 def gelu(x: Floats32) -> Floats32:
-    """x times the normal distribution's integral; its error function is off by 1.5e-7 at most.
+    """GELU: x times the cumulative normal distribution; the error function is exact to 1.5e-7.
 
     Source: Abramowitz and Stegun, "Handbook of Mathematical Functions" (1964), 7.1.26.
     """

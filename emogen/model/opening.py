@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def open_network(path: Path, meta: Meta, device: str = "cpu", precision: str = "float32") -> Composer | NumpyComposer:
-    """The network of a checkpoint, to compose with. On a CPU in float32 torch is not imported.
+    """The network of a checkpoint, for composing. On a CPU, in float32, torch is not imported.
 
     Args:
         device: as ``SampleSettings.device``.
@@ -23,7 +23,7 @@ def open_network(path: Path, meta: Meta, device: str = "cpu", precision: str = "
 
     Raises:
         EmogenError: the weights cannot be read, do not fit, or are not all finite, and then no piece would ever end;
-            the device is not there; int8 elsewhere than on a CPU.
+            the device is missing; int8 on anything but a CPU.
     """
     on_cpu = device == "cpu" or pick_device(device).type == "cpu"
     if precision == "int8" and not on_cpu:
@@ -39,10 +39,10 @@ def open_network(path: Path, meta: Meta, device: str = "cpu", precision: str = "
 
 
 def open_in_torch(path: Path, meta: Meta, device: str) -> Composer:
-    """The network of a checkpoint in PyTorch, to measure likelihoods with.
+    """The network of a checkpoint in PyTorch, for measuring likelihoods.
 
     Raises:
-        EmogenError: the weights cannot be read or do not fit; the device is not there.
+        EmogenError: the weights cannot be read or do not fit; the device is missing.
     """
     from emogen.model.network import Composer
 

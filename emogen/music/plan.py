@@ -171,7 +171,7 @@ class PlanTable(BaseModel):
         Entries that ``scale`` has are standardised as there.
 
         Args:
-            progression: the bars of a clip (0..N - 1) in the key of a tonic, for a network that is told charts.
+            progression: the bars of a clip (0..N - 1) in the key of a tonic, for a network that follows charts.
         """
         mean, sd = plans.mean(0, dtype=np.float64), plans.std(0, dtype=np.float64)  # float32 sums of many plans drift
         sd[sd < 1e-6] = 1  # an entry that never varies

@@ -1,4 +1,4 @@
-"""Where a moment lies in a chart: its place in the beat and the bar, and the chords there, as the network is told them.
+"""Where a moment lies in a chart: its place in the beat and the bar, and the chords there, as a network reads them.
 
 A note can be struck at 145 shifts after the last onset. In milliseconds each of these means something else at every
 tempo; by the part of the beat on which it lands, rhythm is the same at all of them. ``bins`` says for each shift on

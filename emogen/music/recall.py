@@ -2,7 +2,7 @@
 
 After a figure that has been heard already, the best guess for the next note is the one that followed it then. A
 network sees a window of some hundred notes; most repeats in real music lie further back. So the search is made
-outside of it, in whole pieces, and the network is told its result: the note that followed, and how long the match is.
+outside of it, in whole pieces, and the network receives its result: the note that followed, and how long the match is.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What a program needs of its computer: files that are whole or not there, processes, devices. It knows no music."""
+"""What a program needs of its computer: files that are complete or absent, processes, devices. No music."""

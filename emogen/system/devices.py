@@ -1,6 +1,6 @@
-"""Where and how to compute: device, arithmetic, threads, and the words of an exhausted memory.
+"""Where and how to compute: device, arithmetic, threads, and how to recognise that memory ran out.
 
-torch is imported where it is asked: who composes on a CPU needs only to know how many threads.
+torch is imported only where it is needed: composing on a CPU needs only the number of threads.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = next(device for device in there if there[device])
     if not there[name]:
-        raise EmogenError(f"this computer, or its PyTorch, has no device '{name}'", "--device auto takes what there is")
+        raise EmogenError(
+            f"this computer, or its PyTorch, has no device '{name}'", "--device auto takes what is available"
+        )
     own = os.environ.get("LOCAL_RANK") if name == "cuda" else None
     return torch.device(name, int(own)) if own else torch.device(name)
 
@@ -42,14 +44,14 @@ def faster_in_bf16(device: torch.device) -> bool | None:
 
 
 def check_compiler(device: torch.device) -> None:
-    """Raise an error where torch.compile would need a C++ compiler and there is none."""
+    """Raise an error if torch.compile would need a C++ compiler and none is installed."""
     if device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
         hint = f"install one of {', '.join(COMPILERS)}, or leave --compile out"
-        raise EmogenError("--compile needs a C++ compiler, and there is none", hint)
+        raise EmogenError("--compile needs a C++ compiler, and none is installed", hint)
 
 
 def default_threads() -> int:
-    """One fewer than the cores, at most 3: with every core taken, one busy neighbour stalls each operation.
+    """One fewer than the cores, at most 3: with every core taken, any other busy program stalls each operation.
 
     Processes that torchrun started on this machine share the cores.
     """

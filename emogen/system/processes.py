@@ -1,4 +1,4 @@
-"""Processes that work for one: they end quietly with Ctrl-C, and with the process that started them."""
+"""Worker processes, which end quietly at Ctrl-C and with the process that started them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from emogen.errors import EmogenError
 from emogen.system.signals import end_at_once
 
 CONTEXT: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-"""How workers start: a fork is there at once, but is unsafe or absent elsewhere than on Linux."""
+"""How workers start: forking is fast, but outside Linux unsafe or impossible."""
 
 
 @contextmanager
@@ -27,16 +27,18 @@ def pool(
     """Processes that take calls, each after ``start(*given)``.
 
     Raises:
-        EmogenError: one was ended from outside; ``hint`` says what to do then.
+        EmogenError: one was killed; ``hint`` says what to do then.
     """
     processes = ProcessPoolExecutor(workers, CONTEXT, _start, (start, given))
     try:
-        with warnings.catch_warnings():  # of forking beside other libraries' threads: workers touch none of their locks
+        with (
+            warnings.catch_warnings()
+        ):  # about forking beside other libraries' threads: workers use none of their locks
             warnings.simplefilter("ignore", DeprecationWarning)
             processes.submit(int)  # the first call starts them
         yield processes
     except BrokenProcessPool:
-        raise EmogenError("a working process was ended from outside (out of memory?)", hint) from None
+        raise EmogenError("a worker process was killed (out of memory?)", hint) from None
     finally:
         processes.shutdown(cancel_futures=True)
 

@@ -1,1 +1,1 @@
-"""The training loop, the folder a run lives in, several processes, curves."""
+"""The training loop, the folder of a run, training in several processes, curves."""

@@ -14,7 +14,7 @@ STEP_S = 0.25
 TURNS = 3
 """Turns that count, each of one step in float32 and one in bfloat16: a busy machine slows both."""
 WORTH = 1.1
-"""bfloat16 must be at least so many times as fast: of two that are equally fast float32 is the more exact one."""
+"""bfloat16 must be at least this many times as fast: of two that are equally fast float32 is the more exact one."""
 
 
 def speed_of_bf16(step: Callable[[int, bool], object], windows: int) -> float:

@@ -1,4 +1,4 @@
-"""The curves of a training, from the log of its run: losses and learning rate in one picture."""
+"""The curves of a training run, from its log: losses and learning rate in one picture."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Line = list[tuple[int, float]]
 
 
 def draw(folder: Path) -> None:
-    """Draw the log of the run in a folder as NAME beside it.
+    """Draw the log in a run's folder as NAME beside it.
 
     Raises:
-        Exception: there is no log, it is none of ours, the disk is full, or Pillow is not in its best state.
+        Exception: of any kind: the log is missing or damaged, the disk is full, or Pillow fails.
     """
     epochs = read_log((folder / "log.jsonl").read_text(encoding="utf-8"))
     write(folder / NAME, picture(epochs, f"run {shown(folder.name)}"))
 
 
 def read_log(text: str) -> list[dict[str, Any]]:
-    """The epochs of a log in order; what a run did before it went on from further back no longer counts."""
+    """The epochs of a log in order; epochs that were repeated after resuming from an earlier checkpoint count once."""
     epochs: list[dict[str, Any]] = []
     for line in text.splitlines():
         facts = json.loads(line)
@@ -42,11 +42,11 @@ def read_log(text: str) -> list[dict[str, Any]]:
 
 
 def picture(epochs: list[dict[str, Any]], title: str) -> Image.Image:
-    """The losses of some epochs, those on the valid songs by family too, and below them the learning rate."""
+    """The losses by epoch, the valid loss also by family, and below them the learning rate."""
     sheet = Sheet()
     best = min(epochs, key=lambda facts: float(facts["valid"]))
     sheet.text(40, 26, sheet.fit(title, 32, 800), 32)
-    sheet.text(1560, 36, f"best: epoch {best['epoch']}, valid {best['valid']:.4f} nats a note", 20, "ra", FAINT)
+    sheet.text(1560, 36, f"best: epoch {best['epoch']}, valid {best['valid']:.4f} nats per note", 20, "ra", FAINT)
     both: dict[str, Line] = {"train": [], "valid": []}
     families: dict[str, Line] = {}
     rate: Line = []
@@ -55,9 +55,9 @@ def picture(epochs: list[dict[str, Any]], title: str) -> Image.Image:
             line.append((facts["epoch"], facts[name]))
         for name, nats in facts["valid_by_family"].items():
             families.setdefault(name, []).append((facts["epoch"], nats))
-        if "learning_rate" in facts:  # runs of emogen 0.2 did not write it down
+        if "learning_rate" in facts:  # emogen 0.2 did not log it
             rate.append((facts["epoch"], facts["learning_rate"]))
-    _chart(sheet, Box(110, 130, 740, 610), "loss, nats a note", both)
+    _chart(sheet, Box(110, 130, 740, 610), "loss, nats per note", both)
     _chart(sheet, Box(890, 130, 1480, 610), "valid loss by family", families)
     if rate:
         _chart(sheet, Box(110, 700, 1480, 830), "learning rate at the end of the epoch", {"": rate}, from_zero=True)
@@ -65,7 +65,7 @@ def picture(epochs: list[dict[str, Any]], title: str) -> Image.Image:
 
 
 def _chart(sheet: Sheet, box: Box, title: str, lines: Mapping[str, Line], from_zero: bool = False) -> None:
-    """Some lines over the epochs, each named at its end."""
+    """Lines over the epochs, each named at its end."""
     values = [value for line in lines.values() for _, value in line]
     first, last = (pick(epoch for line in lines.values() for epoch, _ in line) for pick in (min, max))
     low, high = 0.0 if from_zero else min(values), max(values)
@@ -94,7 +94,7 @@ def _chart(sheet: Sheet, box: Box, title: str, lines: Mapping[str, Line], from_z
     sheet.text(box.right + 14, box.bottom + 10, "epoch", 18, "la", FAINT)
 
     label_y = math.inf
-    ends = sorted(lines.items(), key=lambda named: named[1][-1][1])  # from the bottom, so that names keep clear
+    ends = sorted(lines.items(), key=lambda named: named[1][-1][1])  # from the bottom up, so that names do not overlap
     for number, line in enumerate(lines.values()):
         points = [place(*point) for point in line]
         sheet.line(points, COLOURS[number % len(COLOURS)], 2.5)
@@ -106,6 +106,6 @@ def _chart(sheet: Sheet, box: Box, title: str, lines: Mapping[str, Line], from_z
 
 
 def _step(span: float, most: int) -> float:
-    """The least of 1, 2, 5, 10, ... (and their tenths, hundredths, ...) that parts a span into at most so many."""
+    """The smallest of 1, 2, 5, 10, ... (times a power of ten) that divides a span into at most ``most`` parts."""
     power = 10.0 ** math.floor(math.log10(span / most))
     return next(step for step in (power, 2 * power, 5 * power, 10 * power) if span / step <= most * (1 + 1e-9))

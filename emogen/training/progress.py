@@ -10,29 +10,29 @@ from emogen.model.checkpoint import EpochLoss
 
 @dataclass
 class Progress:
-    """Where a training stands; with the weights and the optimizer it is all there is to resume from."""
+    """The progress of a training; with the weights and the optimizer, all that is needed to resume."""
 
     epoch: int = 0
     """Epochs completed."""
     batch: int = 0
-    """Batches done of the epoch that is under way."""
+    """Batches done in the current epoch."""
     step: int = 0
     """Optimizer steps taken."""
     nats: float = 0.0
-    """Summed over the notes of the epoch so far."""
+    """Sum over the notes of the current epoch so far."""
     notes: int = 0
     seconds: float = 0.0
-    """Spent on the epoch so far."""
+    """Time spent on the current epoch so far."""
     history: list[EpochLoss] = field(default_factory=list)
 
     def count(self, nats: float, notes: int, seconds: float) -> None:
-        """Count a step."""
+        """Count a step of some nats over some notes, and its time."""
         self.batch, self.step = self.batch + 1, self.step + 1
         self.nats, self.notes, self.seconds = self.nats + nats, self.notes + notes, self.seconds + seconds
 
 
 class Watch(Protocol):
-    """Somebody who is told how training goes."""
+    """An observer of the training."""
 
     def step(self, epoch: int, batch: int, batches: int, loss: float, notes_per_s: float, left_s: float) -> None:
         """A step is done: its epoch (from 1), batches done of it, its nats per note so far, time left in all."""
@@ -45,7 +45,7 @@ class Watch(Protocol):
 
 
 def advise(history: list[EpochLoss]) -> str:
-    """What the losses so far tell a person, in the epoch in which it becomes true; mostly nothing."""
+    """Advice drawn from the losses, in the epoch in which it first applies; usually empty."""
     if len(history) < 4:
         return ""
     now, best = history[-1], min(history, key=lambda loss: loss.valid)
@@ -53,13 +53,13 @@ def advise(history: list[EpochLoss]) -> str:
         return "the train loss has not fallen for 3 epochs: --fresh with a lower --learning-rate may help, or stop here"
     if now.epoch - best.epoch == 3 and not stalled(history):
         return (
-            f"valid loss has not fallen since epoch {best.epoch} while train loss falls: the model learns by heart; "
-            "'best' is kept, --patience 5 stops by itself, and --fresh with more --dropout or a smaller --size may help"
+            f"valid loss has not fallen since epoch {best.epoch} while train loss falls: the model overfits; "
+            "'best' is kept, --patience 5 stops early, and --fresh with more --dropout or a smaller --size may help"
         )
     return ""
 
 
 def stalled(history: list[EpochLoss]) -> bool:
-    """Whether the train loss has not fallen in the last 3 epochs, and the valid loss has nothing to show for it."""
+    """Whether the train loss has not fallen in the last 3 epochs, nor the valid loss improved."""
     falls = len(history) < 4 or history[-4].train - history[-1].train >= 0.01
     return not falls and history[-1].valid > min(loss.valid for loss in history)

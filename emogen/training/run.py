@@ -1,4 +1,4 @@
-"""A run: the folder of one training, with its lock, settings, logs and checkpoints; and how a person stops it."""
+"""A run: the folder of one training, with its lock, settings, logs and checkpoints; and how it is stopped."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FREE_ON_RESUME = frozenset(
         "keep_best", "save_every_s",
     )
 )  # fmt: skip
-"""What a run may change when it goes on; every other option of model and train would make it another training."""
+"""Options that may change when a run resumes; any other option of model or train would make it another training."""
 
 
 FREE_ON_INIT = frozenset({"model.context_notes", "model.chart"})
@@ -42,7 +42,7 @@ FREE_ON_INIT = frozenset({"model.context_notes", "model.chart"})
 
 
 class Run:
-    """The folder of one training, held by one process at a time (use it in a ``with``)."""
+    """The folder of one training, held by one process at a time (use it in a ``with`` statement)."""
 
     def __init__(self, runs: Path, name: str) -> None:
         self.folder = runs / name
@@ -63,7 +63,7 @@ class Run:
                 f"run '{self.name}' is in use by another process", "wait until it is done, or use another run (--name)"
             ) from None
         for folder in (self.folder, self.checkpoints):
-            for left in folder.glob(".*.tmp"):  # by a process that was killed while it wrote
+            for left in folder.glob(".*.tmp"):  # left by a process that was killed while writing
                 shutil.rmtree(left, ignore_errors=True)
         return self
 
@@ -73,29 +73,29 @@ class Run:
         self._lock.release()
 
     def set_aside(self) -> Path | None:
-        """Give what the run holds another name, so that it can start anew and nothing is lost; None if it is empty."""
+        """Rename the folder of the run, so that it can start again and nothing is lost; None if it is empty."""
         if not any(path.is_file() for path in self.folder.rglob("[!.]*")):
             return None
-        with self:  # not while somebody trains it
+        with self:  # not while it is being trained
             names = (self.folder.with_name(f"{self.name}-{number}") for number in count(1))
             aside = next(path for path in names if not path.exists())
         return self.folder.rename(aside)
 
     def agreed(self, loaded: Loaded, begun: Meta) -> Settings:
-        """The settings to go on with: those that the checkpoint was made with, changed by flags alone.
+        """The settings to resume with: those of the checkpoint, changed by flags alone.
 
         Raises:
             UsageError: a flag that would make it another training.
-            EmogenError: another version of emogen began the run, with options that this one does not have.
+            EmogenError: another version of emogen started the run, with options that this one does not have.
         """
         kept = {"model": begun.model.model_dump(mode="json"), "train": begun.train}
         return _kept(
             loaded, kept, FREE_ON_RESUME, f"run '{self.name}' was begun with",
-            "leave the flag out to go on, begin another run with --name, or start this one anew with --fresh",
+            "leave the flag out to resume, start another run with --name, or this one again with --fresh",
         )  # fmt: skip
 
     def begin(self, settings: Settings) -> None:
-        """Write down the settings of the run, for people; to go on, the checkpoint's own count."""
+        """Write the settings of the run to a file, for people; resuming uses those in the checkpoint."""
         text = settings.model_dump_json(include={"model", "train"}, indent=1)
         files.write_text(self.folder / "settings.json", text)
         self.mend()
@@ -129,7 +129,8 @@ class Run:
     def record(self, facts: Mapping[str, Any]) -> None:
         """Add a line to ``log.jsonl``, for machines; it is on the disk before the next one.
 
-        Of lines for one epoch the last one counts: a run that was killed, or resumed further back, repeats some.
+        If an epoch has several lines, the last one counts: a run that was killed, or resumed from further back, repeats
+        some epochs.
         """
         self.keep()
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
@@ -146,20 +147,20 @@ def _is_epoch(line: str) -> bool:
 
 
 def begun_from(init: Meta, name: str, loaded: Loaded) -> Settings:
-    """The settings of a training that begins with the weights of the checkpoint ``name``: its model, and all else new.
+    """The settings of a training that starts with the weights of the checkpoint ``name``: its model, all else new.
 
     Raises:
-        UsageError: a flag that wants another model.
+        UsageError: a flag that asks for another model.
     """
     shape = init.model.model_dump(mode="json", exclude={"dropout"})
-    hint = "leave the flag out, or leave out --init to begin from nothing"
+    hint = "leave the flag out, or leave out --init to start with random weights"
     return _kept(loaded, {"model": shape}, FREE_ON_INIT, f"checkpoint '{name}' has", hint)
 
 
 def _kept(
     loaded: Loaded, kept: Mapping[str, Mapping[str, Any]], free: frozenset[str], whose: str, hint: str
 ) -> Settings:
-    """The loaded settings with some options, by section, as they were; flags may change those that are ``free``."""
+    """The loaded settings with the options in ``kept`` (by section) restored; flags may change those in ``free``."""
     tree = loaded.settings.model_dump(mode="json")
     clashes = []
     for section, options in kept.items():
@@ -182,9 +183,9 @@ def _kept(
 
 @contextmanager
 def stop_requested() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C, SIGTERM or SIGHUP sets, so that a step can end in peace.
+    """An event that the first Ctrl-C, SIGTERM or SIGHUP sets, so that a step can be completed.
 
-    A second Ctrl-C interrupts. What is ignored (SIGHUP, by nohup) stays so.
+    A second Ctrl-C interrupts. A signal that is ignored (SIGHUP, by nohup) stays ignored.
     """
     stop = threading.Event()
 

@@ -1,8 +1,8 @@
-"""The shelf of checkpoints: how those of a run are named, found, kept and removed, and which one a person means.
+"""The shelf of checkpoints: how those of a run are named, found, kept and removed, and which one the user asks for.
 
-A checkpoint's name says what it is (``NAMES``); people say ``last`` and ``best``. A newer ``last`` supersedes the one
-before it, which is removed only then, so there is a whole ``last`` at every moment. The name is enough to sort a
-checkpoint, so one that is damaged is in nobody's way. What is inside of it, ``model/checkpoint`` knows; no torch here.
+A checkpoint's name says what it is (``NAMES``); users say ``last`` and ``best``. A newer ``last`` supersedes the one
+before it, which is removed only then, so there is a whole ``last`` at every moment. Checkpoints are sorted
+by name, so a damaged one does no harm. What is inside one is the affair of ``model/checkpoint``; torch is not needed.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ NAMES = {
     "epoch": "epoch_{epoch:03d}",
     "best": "best_epoch_{epoch:03d}_loss_{loss:.4f}",
 }
-"""How checkpoints of each kind are named: by the epochs completed, the steps taken, the valid loss."""
+"""Names of checkpoints of each kind, from the epochs completed, the steps taken and the valid loss."""
 
 NUMBER = r"\d+(?:\.\d+)?"
 PATTERNS = {kind: re.sub(r"{.*?}", lambda _: NUMBER, name) for kind, name in NAMES.items()}
 RESUMABLE = ("last", "epoch")
-"""The kinds that training can go on from."""
+"""The kinds from which training can resume."""
 
 
 def name(kind: str, meta: Meta) -> str:
@@ -36,7 +36,7 @@ def name(kind: str, meta: Meta) -> str:
 
 
 def found(folder: Path, kind: str) -> list[Path]:
-    """The checkpoints of a kind in a folder, the latest first; of ``best`` the best first."""
+    """The checkpoints of a kind in a folder, the latest first, or of ``best`` the best first."""
     paths = [path for path in folder.glob(f"{kind}_*") if re.fullmatch(PATTERNS[kind], path.name)]
     if kind == "best":
         return sorted(paths, key=lambda path: _numbers(path)[::-1])
@@ -60,7 +60,7 @@ def rotate(folder: Path, kind: str, keep: int) -> None:
 
 
 def resumable(folder: Path) -> list[Path]:
-    """The checkpoints in a folder that training can go on from, the furthest first."""
+    """The checkpoints in a folder from which training can resume, the furthest first."""
     return sorted((path for kind in RESUMABLE for path in found(folder, kind)), key=_numbers, reverse=True)
 
 
@@ -86,9 +86,9 @@ def resume_from(folder: Path, name: str = "") -> Path | None:
 
 
 def set_aside_after(path: Path) -> Path | None:
-    """Move the checkpoints beside ``path`` that are further than it into a folder of their own; None if there are none.
+    """Move the checkpoints beside ``path`` that are further than it into a new folder; None if there are none.
 
-    Training goes on from ``path`` then as if they had never been, and nothing is lost.
+    Training then continues from ``path`` as if they had never existed, and nothing is lost.
     """
     folder, here = path.parent, read_meta(path)
     further = [last for last in found(folder, "last") if _numbers(last) > (here.epoch, here.step)]
@@ -119,7 +119,7 @@ def _saved_at(path: Path) -> float:
 
 
 def resolve(name: str, runs: Path) -> Path:
-    """The checkpoint that a person means.
+    """The checkpoint that a user names.
 
     ``best``, ``last`` or a checkpoint's name are looked up in the run trained last; ``RUN/best`` in the run of that
     name; a run, by its name or folder, means its best; ``default`` is the bundled voice; anything else is the path of a
@@ -166,7 +166,7 @@ def resolve(name: str, runs: Path) -> Path:
 
 
 def label(path: Path, meta: Meta) -> str:
-    """What a checkpoint is called when it is spoken of."""
+    """The name of a checkpoint in messages."""
     if path == VOICE:
         return "the bundled voice"
     return f"{meta.run}/{shown(path.name)}" if path.is_dir() else shown(path.name)

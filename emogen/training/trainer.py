@@ -1,4 +1,4 @@
-"""Training: the loop on one page, and what it needs to stop anywhere and go on exactly there."""
+"""Training: the loop on one page, and what it needs to stop anywhere and resume exactly there."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ from emogen.training.progress import Progress, Watch, advise
 from emogen.training.run import Run, stop_requested
 
 SAVE_SHARE = 0.05
-"""Largest share of the time that may go into saving ``last``."""
+"""Largest share of the time that is spent on saving ``last``."""
 
 
 class Trainer:
-    """A model, its optimizer and where they stand."""
+    """A model, its optimizer and their progress."""
 
     def __init__(
         self, corpus: Corpus, settings: Settings, run: Run, init: Path | None = None, team: Team | None = None
     ) -> None:
-        """``init`` is a checkpoint of the same shape to begin from: its weights, and the scale of its plans."""
+        """``init`` is a checkpoint of the same shape to start from: its weights, and the scale of its plans."""
         s = settings.train
         self.settings, self.corpus, self.run, self.team = settings, corpus, run, team or Team()
         self.device = pick_device(s.device)
@@ -71,7 +71,7 @@ class Trainer:
         charted = settings.model.chart
         self.plans = plan_table(corpus, settings.model.context_notes, s.seed, scale, charted)
         if not len(corpus.clips("valid")):
-            hint = "prepare one of three songs or more: emogen prepare FOLDER"
+            hint = "prepare one with at least three songs: emogen prepare FOLDER"
             raise EmogenError("the prepared corpus has no validation clips", hint)
         size = (s.batch_size, settings.model.context_notes, self.plans)
         self.train_batches = Batches(corpus, "train", *size, augment=s, charted=charted)
@@ -80,11 +80,11 @@ class Trainer:
         self.saved_at, self.save_cost_s = time.monotonic(), 0.0
 
     def learn(self, watch: Watch) -> bool:
-        """Train until all epochs are done or patience is at its end; False if somebody asked to stop: then it is saved.
+        """Train until all epochs are done or patience runs out; False if it was asked to stop, and then it is saved.
 
         Raises:
-            EmogenError: the loss is no longer finite, memory is too small, or a checkpoint cannot be written.
-            KeyboardInterrupt: at the second Ctrl-C, wherever it finds us.
+            EmogenError: the loss is not finite, memory is too small, or a checkpoint cannot be written.
+            KeyboardInterrupt: at the second Ctrl-C, anywhere.
         """
         s, p = self.settings.train, self.progress
         with stop_requested() as stop:
@@ -96,7 +96,7 @@ class Trainer:
                     rate = learning_rate(s, p.step, (p.epoch + p.batch / batches) / s.epochs)
                     for group in self.optimizer.param_groups:
                         group["lr"] = rate
-                    # dropout depends on the process and the step alone, so resuming is exact
+                    # dropout depends only on the process and the step, so resuming is exact
                     torch.manual_seed(s.seed << 32 | self.team.rank << 24 | p.step)
                     nats, notes = self.step(self.train_batches.batch(p.epoch, p.batch), watch)
                     p.count(nats, notes, time.perf_counter() - began)
@@ -129,7 +129,7 @@ class Trainer:
             chosen = "bfloat16" if self.bf16 else "float32"
             watch.say(f"computing in {chosen}: bfloat16 was timed to be {speed:.1f} times as fast as float32")
         if s.compile:
-            self.model.compile(dynamic=True)  # one for windows of all lengths
+            self.model.compile(dynamic=True)  # once, for windows of all lengths
 
     def time_bf16(self, watch: Watch) -> float:
         """How many times as fast training is in bfloat16, on the batch of middle size of the epoch under way."""
@@ -166,15 +166,15 @@ class Trainer:
                     raise
                 self.optimizer.zero_grad()
                 if self.parts >= len(batch.notes):
-                    hint = "begin anew with --fresh and a smaller --size or a shorter --max-seq-len"
+                    hint = "start again with --fresh and a smaller --size or a shorter --max-seq-len"
                     raise EmogenError("out of memory even with one window at a time", hint) from None
-            self.parts = min(2 * self.parts, len(batch.notes))  # outside the except, which holds on to the memory
+            self.parts = min(2 * self.parts, len(batch.notes))  # outside the except clause, which keeps the memory
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             watch.say(f"out of memory: each batch is now computed in {self.parts} parts (--accumulate {self.parts})")
 
     def gradients(self, batch: Batch) -> tuple[float, int]:
-        """Adds up our share of the gradient of the mean nats per note; returns our summed nats, and all notes."""
+        """Accumulate our share of the gradient of the mean nats per note; returns our summed nats, and all notes."""
         self.model.train()
         notes, total = count_notes(batch), 0.0
         for by_family in self.nats(self.team.share(batch)):
@@ -185,7 +185,7 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Nats per note of the valid split, by family, with the emotion and the time known and the plan hidden."""
+        """Nats per note of the valid split by family, with emotion and time known and the plan hidden."""
         self.model.eval()
         sums = torch.zeros(len(tokens.FAMILIES) + 1, dtype=torch.float64)  # nats by family, and notes
         for i in range(self.team.rank, len(self.valid_batches.epoch(0)), self.team.size):
@@ -197,24 +197,24 @@ class Trainer:
         return dict(zip(tokens.FAMILIES, (sums[:-1] / sums[-1]).tolist(), strict=True))
 
     def nats(self, batch: Batch) -> Iterator[Tensor]:
-        """Summed nats of each family (4,) of one part of a batch after the other."""
+        """Summed nats (4,) by family, for one part of a batch after the other."""
         for part in zip(*(tensor.chunk(self.parts) for tensor in batch), strict=True):
             if not len(part[0]):  # more processes than windows
                 continue
             with torch.autocast(self.device.type, torch.bfloat16, enabled=bool(self.bf16)):
                 by_family = self.model.loss(*(tensor.to(self.device) for tensor in part))
-            yield by_family  # outside: what is done with it is no part of the forward pass
+            yield by_family  # outside of autocast: the caller's work is not part of the forward pass
 
     def check_finite(self, *values: float) -> None:
-        """Stop where numbers are no longer numbers, before they reach a checkpoint."""
+        """Stop if a value is NaN or infinite, before it reaches a checkpoint."""
         if not all(map(math.isfinite, values)):
             raise EmogenError(
                 f"the loss is no longer finite at step {self.progress.step + 1}; the last checkpoint is untouched",
-                f"begin anew with --fresh and a --learning-rate below {self.settings.train.learning_rate:g}",
+                f"start again with --fresh and a --learning-rate below {self.settings.train.learning_rate:g}",
             )
 
     def finish_epoch(self) -> EpochLoss:
-        """Evaluate, write the epoch's checkpoints and logs, and move on to the next."""
+        """Evaluate, write the checkpoints and logs of the epoch, and move on to the next."""
         p, s, by_family = self.progress, self.settings.train, self.evaluate()
         valid = sum(by_family.values())
         self.check_finite(valid)
@@ -234,17 +234,17 @@ class Trainer:
         return loss
 
     def out_of_patience(self) -> bool:
-        """Whether the valid loss has not been bettered for as many epochs as we wait."""
+        """Whether the valid loss has not improved for ``patience`` epochs."""
         patience, valid = self.settings.train.patience, [loss.valid for loss in self.progress.history]
         return bool(patience and len(valid) > patience and min(valid[-patience:]) >= min(valid[:-patience]))
 
     def save_is_due(self) -> bool:
-        """Whether ``last`` is old enough, and saving cheap enough, to save again."""
+        """Whether ``last`` is old enough, given the cost of saving, to be saved again."""
         wait_s = max(self.settings.train.save_every_s, self.save_cost_s / SAVE_SHARE)
         return time.monotonic() - self.saved_at > wait_s
 
     def save_last(self) -> None:
-        """Save where we are as ``last``."""
+        """Save the present state as ``last``."""
         began = time.monotonic()
         self.save("last", keep=1)
         self.saved_at = time.monotonic()
@@ -271,7 +271,7 @@ class Trainer:
         shelf.rotate(folder, kind, keep)
 
     def resume(self, path: Path) -> None:
-        """Go on from a checkpoint of this run.
+        """Resume from a checkpoint of this run.
 
         Raises:
             EmogenError: it is damaged, holds weights only, or was trained on other data.
@@ -280,7 +280,7 @@ class Trainer:
         if meta.dataset.fingerprint != self.corpus.manifest.fingerprint:
             raise EmogenError(
                 f"{path.name} was trained on other data ({meta.dataset.name}) than this ({self.corpus.manifest.name})",
-                "choose the data with --data, or begin another run with --name",
+                "choose the data with --data, or start another run with --name",
             )
         self.init, self.ancestors = meta.init, meta.ancestors
         self.plans = self.train_batches.plans = self.valid_batches.plans = checkpoint.plans_of(path, meta)
@@ -294,9 +294,9 @@ class Trainer:
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
-            raise EmogenError(f"{path} does not fit together: {error}", checkpoint.TAKE_ANOTHER) from None
+            raise EmogenError(f"the parts of {path} do not fit together: {error}", checkpoint.TAKE_ANOTHER) from None
 
 
 def count_notes(batch: Batch) -> int:
-    """Notes to be predicted in a batch (ends of pieces are no notes)."""
+    """Number of notes to be predicted in a batch (ends of pieces do not count)."""
     return int(tokens.is_note(batch.notes[:, 1:]).sum())
