@@ -125,7 +125,11 @@ def fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
             1,
             "error: runs/x: No space left on device\nhint: make room on the disk /, or choose a folder on another\n",
         ),
-        (FileNotFoundError(errno.ENOENT, "No such file or directory", "x"), 1, "error: x: No such file or directory\n"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file or directory", "x"),
+            1,
+            "error: x: No such file or directory\nhint: check the path: a folder or file of it is not there\n",
+        ),
         (OSError("it went wrong"), 1, "error: it went wrong\n"),
     ],
     ids=lambda value: type(value).__name__,

@@ -349,6 +349,20 @@ def test_timing_leaves_no_gradient_and_draws_no_random_number(tmp_path: Path) ->
     assert trainer.optimizer.state_dict()["state"] == {}
 
 
+def test_somebody_who_stops_it_while_it_is_timed_finds_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any) -> float:
+        signal.raise_signal(signal.SIGINT)
+        return 1.0
+
+    monkeypatch.setattr(loop, "speed_of_bf16", stopped)
+    trainer = new_trainer(tmp_path, precision="auto")
+    assert not trainer.learn(Notebook())
+    assert trainer.progress.step == 0
+    assert resumable(trainer.run.checkpoints)
+
+
 def test_real_timing_leaves_no_trace_in_training(tmp_path: Path) -> None:
     by_itself, notebook = new_trainer(tmp_path / "auto", precision="auto", dropout=0.5), Notebook()
     assert by_itself.learn(notebook)

@@ -49,6 +49,7 @@ FULL = "make room on that disk, or choose a folder on another"
 HINTS = {
     errno.ENOSPC: FULL,
     errno.EDQUOT: FULL,
+    errno.ENOENT: "check the path: a folder or file of it is not there",
     errno.EACCES: "choose a place where you may read and write, or change its permissions",
     errno.EPERM: "choose a place where you may read and write, or change its permissions",
     errno.EROFS: "choose a place that can be written to",

@@ -134,7 +134,6 @@ def _learn(trainer: Trainer, resumed: str, again: str) -> None:
         console.print(escape(f"run '{run.name}' is out of --patience {settings.patience}: {more}"), soft_wrap=True)
         return
     with Screen(trainer) as screen:
-        trainer.settle(screen)
         screen.say(_facts(trainer) + (f", resuming from {resumed}" if resumed else ""))
         try:
             done = trainer.learn(screen)
@@ -157,7 +156,7 @@ def _facts(trainer: Trainer) -> str:
     import torch
 
     weights = sum(weight.numel() for weight in trainer.model.parameters()) / 1e6
-    arithmetic = "bfloat16" if trainer.bf16 else "float32"
+    arithmetic = {True: "bfloat16", False: "float32", None: "arithmetic to be timed"}[trainer.bf16]
     where = f"{trainer.device.type}, {arithmetic}"
     if trainer.device.type == "cpu":
         where += f", {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"

@@ -179,7 +179,7 @@ def _layout(data: bytes) -> _Layout:
         raise UnusableFile("empty file")
     start = data.find(b"MThd")
     if start < 0:
-        raise UnusableFile("not a MIDI file")
+        raise UnusableFile("not a MIDI file", "MIDI files end in .mid, .midi, .kar, .smf or .rmi")
     if len(data) < start + _HEADER.size:
         raise UnusableFile("the file ends within its header")
     _, length, file_format, track_count, division = _HEADER.unpack_from(data, start)
