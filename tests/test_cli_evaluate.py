@@ -49,6 +49,7 @@ def test_the_page_has_every_section(evaluated: Run) -> None:
     assert "careful" in err  # the ear was fitted on EMOPIA, the network on nothing of this
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_report_as_json_alone(evaluated: Run) -> None:
     first, second = evaluated("--json", "--seed", "3"), evaluated("--json", "--seed", "3")
     assert first[:2] == second[:2]

@@ -97,6 +97,7 @@ def test_likelihood_drops_nothing_out_however_the_network_comes() -> None:
 # ---- the whole page
 
 
+@pytest.mark.slow
 def test_the_page_holds_every_section_and_is_plain_json(tmp_path: Path) -> None:
     told: list[str] = []
     voice, corpus, judge = tiny.voice(tmp_path), clips(), ear(*[1, 2, 3, 4] * 20)

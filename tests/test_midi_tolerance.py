@@ -287,6 +287,7 @@ def test_numbers_longer_than_four_bytes_are_refused(body: bytes) -> None:
     )
 
 
+@pytest.mark.slow
 def test_files_made_of_nothing_but_chunks_end() -> None:
     few = MAX_BYTES // 8 - 10
     assert reason(midi() + (b"MTrk" + struct.pack(">I", 2**31)) * few) == "no notes"

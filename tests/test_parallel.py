@@ -48,6 +48,7 @@ def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "AT_ONCE", 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["fork", "spawn"] if sys.platform == "linux" else ["spawn"])
 def test_several_processes_make_the_pieces_that_one_makes(
     start: str, few_at_once: None, monkeypatch: pytest.MonkeyPatch

@@ -137,6 +137,7 @@ def test_the_split_alone_changes_the_fingerprint(tmp_path: Path, home: Path) -> 
     assert one.manifest.fingerprint != other.manifest.fingerprint
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_and_the_packing_change_nothing(tmp_path: Path, home: Path) -> None:
     source = dataset(tmp_path / "made", songs=40)  # more than two chunks, so that workers start
     put(source / "midis", "Q1_AAAAAAAAAAA_0.mid", b"")
@@ -153,6 +154,7 @@ def test_the_number_of_workers_and_the_packing_change_nothing(tmp_path: Path, ho
     assert left_out(packed) == {"some/folder/midis/Q1_AAAAAAAAAAA_0.mid": "empty file"}
 
 
+@pytest.mark.slow
 def test_workers_also_start_where_forking_is_not_possible(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +177,7 @@ def test_the_same_notes_twice_are_left_out_and_tie_their_songs(tmp_path: Path, h
     assert set(music.split.tolist()) == {0}
 
 
+@pytest.mark.slow
 def test_recordings_of_emopia_that_share_music_are_on_one_side(tmp_path: Path, home: Path) -> None:
     names = sorted({song for pair in SAME_MUSIC for song in pair})
     source = dataset(tmp_path / "made", songs=30)
@@ -279,6 +282,7 @@ def test_the_official_split_gives_way_to_being_apart(tmp_path: Path, home: Path)
     assert [SPLITS[split] for split in music.split] == ["train", "train", "test", "valid"]
 
 
+@pytest.mark.slow
 def test_what_one_is_to_be_apart_from_is_read_again_when_it_changes(tmp_path: Path, home: Path) -> None:
     mine, source = covers_and_others(tmp_path, home)
     alone, _ = prepared(source, home, unlabelled=True)

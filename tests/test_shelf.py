@@ -146,6 +146,7 @@ def killed_at(event: int, do: Callable[[], object]) -> bool:
     os._exit(0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_kill_at_any_moment_of_saving_leaves_a_whole_last(tmp_path: Path) -> None:
     def save_next() -> None:

@@ -320,6 +320,7 @@ def never_timed(*_: Any) -> float:
     raise AssertionError("timed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("speed", "precision"), [(2.3, "bf16"), (1.05, "float32"), (0.7, "float32")])
 def test_left_to_itself_it_trains_to_the_bit_as_with_the_precision_that_timing_found(
     speed: float, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -374,6 +375,7 @@ def test_real_timing_leaves_no_trace_in_training(tmp_path: Path) -> None:
     assert_same_training(by_itself, given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "today"), [(2.0, 0.5), (0.5, 2.0)])
 def test_going_on_takes_the_arithmetic_of_before_without_timing_again(
     before: float, today: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
