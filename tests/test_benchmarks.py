@@ -19,10 +19,11 @@ from benchmarks.train import full_batch, padding, train_flop
 from emogen.data.batches import Batches, plan_table
 from emogen.model.network import Composer
 from emogen.music.midi import read_piece
+from emogen.music.pulse import Onsets
 from emogen.music.tokens import Tokens, encode
 from emogen.settings import ModelSettings, TrainSettings
 from tests.midi_files import dataset
-from tests.music import corpus_of, random_tokens
+from tests.music import corpus_of, random_piece, random_tokens
 
 
 def test_engines_are_timed_in_turns() -> None:
@@ -119,3 +120,24 @@ def test_no_two_copies_of_a_file_hold_the_same_notes(tmp_path: Path) -> None:
     assert sum(path.name.startswith("Q2_") for path in copies) == 6
     tokens: list[Tokens] = [encode(read_piece(path)) for path in copies]
     assert len({some.tobytes() for some in tokens}) == 12
+
+
+def test_shuffled_clips_have_the_same_chords_and_the_times_between_them_in_another_order() -> None:
+    pytest.importorskip("mir_eval")
+    from benchmarks.chart import shuffled
+
+    piece = random_piece(0, 60)
+    mixed = shuffled(piece, np.random.default_rng(0))
+    before, after = (np.diff(one.onset_ms[Onsets.of(one).first]) for one in (piece, mixed))
+    assert sorted(before) == sorted(after)
+    assert before.tolist() != after.tolist()
+    np.testing.assert_array_equal(piece.pitch, mixed.pitch)
+
+
+def test_beats_are_also_right_twice_and_half_as_dense_but_not_between() -> None:
+    pytest.importorskip("mir_eval")
+    from benchmarks.chart import levels
+
+    assert [level.tolist() for level in levels(np.array([0.0, 1.0, 2.0, 3.0]))] == [
+        [0, 1, 2, 3], [0, 0.5, 1, 1.5, 2, 2.5, 3], [0, 2], [1, 3]
+    ]  # fmt: skip
