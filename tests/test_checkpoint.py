@@ -166,7 +166,7 @@ NO_PLANS: dict[str, Any] = {"entries": (), "mean": (), "sd": (), "by_emotion": {
         ({"emotions": ("bored",)}, "was made with different tokens", "use the emogen that made it"),
         (
             {"plan": NO_PLANS | {"entries": ("mood",), "mean": (0.0,), "sd": (1.0,)}},
-            "other tokens",
+            "different tokens",
             "use the emogen that made it",
         ),
         ({"plan": NO_PLANS}, "lacks entries", "emogen train --init"),

@@ -126,7 +126,7 @@ def test_two_files_of_one_name_cannot_go_to_one_folder(run: Run, made: Path) -> 
     Path("sub/made.mid").write_bytes(made.read_bytes())
     code, _, err = run("render", "made.mid", "sub/made.mid", "--png", "--out", "new")
     assert code == 2
-    assert "one place" in err
+    assert "the same place" in err
     assert not Path("new").exists()
 
 

@@ -148,7 +148,7 @@ def test_what_a_file_says_cannot_steer_the_terminal(run: Run, tmp_path: Path) ->
     ("content", "reason"),
     [
         (b"", "empty file"),
-        (b"not music at all", "not a MIDI file"),
+        (b"not music at all", "not a MIDI file\nhint: MIDI files end in .mid, .midi, .kar, .smf or .rmi"),
         (midi_bytes(PIECE)[:12], "the file ends within its header"),
         (midi(track()), "no notes"),
     ],
