@@ -222,8 +222,9 @@ def test_a_command_speaks_through_the_consoles_alone(name: str) -> None:
 @pytest.mark.parametrize("name", TREES)
 def test_no_function_is_longer_than_60_lines(name: str) -> None:
     functions = [node for node in ast.walk(TREES[name]) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    lines = {one.name: (one.end_lineno or 0) - one.body[0].lineno + 1 for one in functions}  # parameters do not count
-    assert not {function: length for function, length in lines.items() if length > 60}
+    for one in functions:  # neither parameters nor docstrings count
+        body = one.body[ast.get_docstring(one) is not None :] or one.body
+        assert (one.end_lineno or 0) - body[0].lineno < 60, f"{one.name}, line {one.lineno}"
 
 
 @pytest.mark.parametrize("name", [name for name in TREES if name.startswith("emogen.cli")])
