@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
+USUAL_SIGNALS: dict[int, Any] = {signal.SIGINT: signal.default_int_handler} | dict.fromkeys(ENDING, signal.SIG_DFL)
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """Undo what a command has set, where torch is imported at all."""
@@ -37,13 +41,20 @@ def one_thread() -> None:
         torch.set_num_threads(1)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def signals_of_a_terminal() -> Iterator[None]:
-    """A job in the background is born with Ctrl-C ignored, and what it starts inherits that; commands set their own."""
-    usual = {signal.SIGINT: signal.default_int_handler} | dict.fromkeys(ENDING, signal.SIG_DFL)
-    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    """A job in the background is born with Ctrl-C ignored, and what it starts inherits that. Of the whole session, so
+    that fixtures of modules find them too."""
+    before = {number: signal.signal(number, handler) for number, handler in USUAL_SIGNALS.items()}
     yield
     for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def signals_of_a_terminal_again() -> None:
+    """Undo what a command of the test before has set."""
+    for number, handler in USUAL_SIGNALS.items():
         signal.signal(number, handler)
 
 

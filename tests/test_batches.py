@@ -17,8 +17,20 @@ from emogen.data.corpus import Corpus
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
 from emogen.music import plan, position, relative
+from emogen.music.chart import Chart
 from emogen.music.plan import ENTRIES, PlanTable
-from emogen.music.tokens import COLUMN, DURATION_MS, NO_NOTE, SHIFT_MS, SILENCE, SIZES, VELOCITY, Tokens, is_note
+from emogen.music.tokens import (
+    COLUMN,
+    DURATION_MS,
+    NO_NOTE,
+    SHIFT_MS,
+    SILENCE,
+    SIZES,
+    VELOCITY,
+    Tokens,
+    decode,
+    is_note,
+)
 from emogen.settings import TrainSettings
 from tests.music import PLAN_MEAN, PLAN_SD, corpus_of, random_tokens
 
@@ -486,7 +498,8 @@ def charted(augment: TrainSettings | None, **hidden: float) -> Batches:
     shift = int(np.abs(SHIFT_MS - 500).argmin())
     clip = np.stack([np.full(64, shift), melody, np.full(64, 16), np.full(64, 60)], axis=1).astype(np.uint8)
     by = augment and augment.model_copy(update=hidden)
-    return Batches(corpus_of([clip] * 4, [0, 1, 2, 3]), "train", 2, 80, PLANS, by, charted=True)
+    of = corpus_of([clip] * 4, [0, 1, 2, 3], charts=[Chart.of(decode(clip))] * 4)
+    return Batches(of, "train", 2, 80, PLANS, by, charted=True)
 
 
 NEVER = dict.fromkeys(("drop_chart", "drop_beat", "drop_chords", "drop_beat_at_note", "drop_recall"), 0.0)

@@ -14,7 +14,7 @@ from emogen.emotion import EMOTIONS
 from emogen.music import position, relative
 from emogen.music.chart import Chart
 from emogen.music.plan import ENTRIES, PlanTable
-from emogen.music.tokens import COLUMN, SHIFT_MS, encode
+from emogen.music.tokens import COLUMN, SHIFT_MS, decode, encode
 from emogen.settings import SampleSettings
 from tests import tiny
 from tests.music import PLAN_MEAN, PLAN_SD, corpus_of, is_same
@@ -60,9 +60,9 @@ def test_what_is_told_while_composing_is_what_was_told_in_training() -> None:
     (piece,) = generate(network, plans(), wishes(9, seconds=10), SampleSettings())
     clip = encode(piece)
     table = PlanTable(entries=ENTRIES, mean=PLAN_MEAN, sd=PLAN_SD, by_emotion={})
-    batches = Batches(corpus_of([clip], [0], 1), "valid", 1, 512, table, charted=True)
-    batch = batches.batch(0, 0)
-    chart = batches.chart(0)
+    chart = Chart.of(decode(clip))
+    corpus = corpus_of([clip], [0], 1, charts=[chart])
+    batch = Batches(corpus, "valid", 1, 512, table, charted=True).batch(0, 0)
     assert chart.clarity >= position.LEAST_CLARITY  # or nothing would be compared
     drafts = Drafts(wishes(9, seconds=60), plans(), charted=True)
     drafts.following = following = Following([chart], 16)

@@ -20,7 +20,7 @@ from emogen.music import plan, position, recall, relative
 from emogen.music.chart import Chart
 from emogen.music.notes import Ints
 from emogen.music.songbook import Progression
-from emogen.music.tokens import COLUMN, DURATION_MS, SHIFT_MS, SILENCE, SIZES, Tokens, decode, end_row, is_note, nearest
+from emogen.music.tokens import COLUMN, DURATION_MS, SHIFT_MS, SILENCE, SIZES, Tokens, end_row, is_note, nearest
 from emogen.settings import TrainSettings
 
 BUCKET_BATCHES = 16
@@ -92,7 +92,7 @@ def plan_table(
         plans.append(plan.measure(notes, lengths))
 
     def progression(row: int, tonic: int) -> Progression | None:
-        return Progression.of(Chart.of(decode(corpus.notes(int(windows[row, 0])))), tonic)
+        return Progression.of(corpus.chart(int(windows[row, 0])), tonic)
 
     emotion = corpus.emotion[windows[:, 0]]
     return plan.PlanTable.of(np.concatenate(plans), emotion, seed, scale, progression if charted else None)
@@ -149,7 +149,6 @@ class Batches:
         self.plans, self.augment, self.charted = plans, augment, charted
         self.epoch = lru_cache(maxsize=1)(self._epoch)
         self.followed = lru_cache(maxsize=4096)(self._followed)
-        self.chart = lru_cache(maxsize=4096)(lambda clip: Chart.of(decode(corpus.notes(clip))))
 
     def _epoch(self, epoch: int) -> list[Ints]:
         """The windows (B, 3) of every batch of an epoch, see ``cut``."""
@@ -219,7 +218,7 @@ class Batches:
         if not first:
             rows, at_ms = np.concatenate([SILENCE, rows]), np.append(0, at_ms)
             followed = np.concatenate([NOTHING_FOLLOWED, followed])
-        chart, left_ms, factor = self.chart(clip) if self.charted else Chart.none(), end_ms - at_ms, 1.0
+        chart, left_ms, factor = self.corpus.chart(clip) if self.charted else Chart.none(), end_ms - at_ms, 1.0
         if self.augment and rng:
             both, factor, semitones = vary(np.concatenate([rows, followed[:, :4]]), self.augment, rng)
             rows, followed = both[: len(rows)], np.concatenate([both[len(rows) :], followed[:, 4:]], axis=1)
