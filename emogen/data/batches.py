@@ -1,6 +1,7 @@
 """From the cache to batches: windows of clips, balanced over the emotions, augmented, bucketed by length.
 
-Every batch is a pure function of (seed, epoch, step), so a run that is stopped anywhere resumes exactly.
+Every batch is a pure function of (seed, epoch, step), so a run that is stopped anywhere resumes exactly. (Above 300
+lines, by a few: what a network is given is hidden where it is made.)
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Prepare a corpus: read and encode its clips in parallel and write the cache that ``corpus.open_corpus`` opens.
 
-``sources`` finds the clips, ``split`` assigns splits and emotions.
+``sources`` finds the clips, ``split`` assigns splits and emotions. (Above 300 lines, by a few: reading, writing and
+mending a cache belong together.)
 """
 
 from __future__ import annotations

@@ -8,7 +8,9 @@ velocity, duration in that order, each seeing those drawn before it. Attention r
 by the number of the note, half by its onset in seconds and a quarter by its pitch, so it sees differences: the third
 note back, what was struck half a second ago (performances have no beat grid), the octave below. Three conditions enter
 every step: an emotion, a plan and the time remaining. They become one vector c (B, T, C), which is added to the
-embedding and scales every norm, so that a condition cannot be forgotten on the way up.
+embedding and scales every norm, so that a condition cannot be forgotten on the way up. With ``ModelSettings.chart`` the
+beat and the chords are a fourth, see ``music.position``, ``music.relative`` and ``music.recall``. (Above 300 lines:
+half is the network, half the reading of growing pieces on a GPU and the taking of older weights.)
 
 Shapes: B batch, T notes, D width, H heads, C width of the condition, E emotions, P plan entries.
 Sources: rotary positions: Su et al., "RoFormer" (2021); RMS norm: Zhang and Sennrich (2019); norms scaled by a

@@ -6,7 +6,8 @@ after a meta event; symusic 0.6.0 reads more, but refuses wrong track lengths, c
 are never released, and cannot say what it mended. Repairing the bytes first would mean parsing them twice. What is
 not used (keys, meters, texts, system messages) is passed over here by its length alone, so it cannot do harm.
 
-The format: MIDI Manufacturers Association, "Standard MIDI Files 1.0" (RP-001, 1996).
+The format: MIDI Manufacturers Association, "Standard MIDI Files 1.0" (RP-001, 1996). (Above 300 lines: each way in
+which files are badly made takes a few of them.)
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Training: the loop on one page, and what it needs to stop anywhere and resume exactly there."""
+"""Training: the loop on one page, and what it needs to stop anywhere and resume exactly there.
+
+(Above 300 lines, by a few: what is saved and what is restored should be read together.)
+"""
 
 from __future__ import annotations
 
