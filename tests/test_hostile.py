@@ -582,3 +582,12 @@ def test_a_signal_ends_a_command_in_order(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=os.environ | {"PYTHONPATH": root})
     assert done.returncode == 128 + signal.SIGHUP
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_byte_that_is_no_text_in_the_log_is_mended_too(tmp_path: Path) -> None:
+    run = TrainingRun(tmp_path, "run")
+    run.checkpoints.mkdir(parents=True)
+    log = run.folder / "log.jsonl"
+    log.write_bytes(b'{"epoch": 1, "train": 9.0, "valid": 9.0}\n{"epoch": 2, "tr\x80in": 9.0, "valid": 9.0}\n')
+    run.mend()
+    assert log.read_text(encoding="utf-8").splitlines()[0] == '{"epoch": 1, "train": 9.0, "valid": 9.0}'

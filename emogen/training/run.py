@@ -114,9 +114,10 @@ class Run:
         """Leave out of ``log.jsonl`` what is not an epoch: a line cut by a full disk or a power failure."""
         path = self.folder / "log.jsonl"
         if path.exists():
-            text = path.read_text(encoding="utf-8", errors="replace")
-            mended = "".join(f"{line}\n" for line in text.splitlines() if _is_epoch(line))
-            if mended != text:
+            content = path.read_bytes()
+            lines = content.decode(errors="replace").splitlines()
+            mended = "".join(f"{line}\n" for line in lines if _is_epoch(line))
+            if mended.encode() != content:  # also where a byte that is no text was replaced
                 files.write_text(path, mended)
                 self.say("log.jsonl was damaged: lines that were not whole are left out")
 
