@@ -25,6 +25,10 @@ Rule = Callable[[Drafts, Ints], Nats]
 shift; zeros before it is drawn."""
 
 
+NOTHING: Nats = np.zeros((1, 1), dtype=np.float32)
+"""What a rule adds that has nothing to say."""
+
+
 def only(possible: npt.NDArray[np.bool_]) -> Nats:
     """Forbid everything that is not possible."""
     return np.where(possible, np.float32(0), np.float32(-np.inf))
@@ -70,7 +74,7 @@ but weights can be such that a piece of them would never end."""
 def takes_its_time(drafts: Drafts, shift: Ints) -> Nats:
     """However dense a passage, the clock goes on."""
     if drafts.length <= MOST_NOTES:
-        return np.zeros((1, 1), dtype=np.float32)
+        return NOTHING
     left_ms = np.rint(drafts.remaining_s[:, drafts.length - MOST_NOTES] * 1000)
     earliest_ms = drafts.end_ms - left_ms + WITHIN_MS
     return only(drafts.onset_ms[:, None] + SHIFT_MS >= earliest_ms[:, None])
@@ -129,7 +133,7 @@ CHORD_WEIGHT = np.interp(PITCH, CHORD_FADES, (1, 0)).astype(np.float32)
 def plays_the_chord(drafts: Drafts, shift: Ints) -> Nats:
     """What a chart asks for is heard: the chord's tones are likelier, and its root in the bass."""
     if not drafts.following:
-        return np.zeros((1, 1), dtype=np.float32)
+        return NOTHING
     tones = drafts.following.landing[:, position.BEAT + 1 : position.BEAT + 13]
     sounds = tones.any(axis=1, keepdims=True)
     is_root = (drafts.following.root[:, None] == PITCH % 12) & (PITCH < BASS_BELOW)
@@ -143,14 +147,14 @@ RETURN_SHIFT, RETURN_PITCH = 1.5, 2.0
 def returns_in_rhythm(drafts: Drafts, shift: Ints) -> Nats:
     """A section that was heard before has its rhythm again."""
     if not drafts.following:
-        return np.zeros((1, 1), dtype=np.float32)
+        return NOTHING
     return np.float32(RETURN_SHIFT) * drafts.following.returning_shifts(drafts.onset_ms, drafts.length)
 
 
 def returns_in_pitch(drafts: Drafts, shift: Ints) -> Nats:
     """A section that was heard before has its notes again."""
     if not drafts.following:
-        return np.zeros((1, 1), dtype=np.float32)
+        return NOTHING
     return np.float32(RETURN_PITCH) * drafts.following.returning_pitches(drafts.notes, drafts.length)
 
 

@@ -64,17 +64,17 @@ def at(chart: Chart, times_ms: npt.NDArray[np.integer], stretch: float = 1.0) ->
     features[:, BEAT - 3], features[:, BEAT - 2] = np.cos(in_bar), np.sin(in_bar)
     features[:, BEAT - 1] = chart.beats_per_bar == 3
     for first, which in ((BEAT, number), (BEAT + CHORD, np.minimum(number + 1, len(chart) - 1))):
-        features[:, first : first + CHORD] = chords(chart)[which]
+        features[:, first : first + CHORD] = chords(chart.root[which], chart.quality[which])
     return Moments(features, np.where(chart.root < 0, 12, chart.root)[number].astype(np.uint8))
 
 
-def chords(chart: Chart) -> npt.NDArray[np.float32]:
-    """The features of the chord of each beat, (K, CHORD)."""
-    there = chart.root != NO_CHORD
-    above = CLASSES[np.where(there, chart.quality, len(QUALITIES))]
-    classes = np.take_along_axis(above, (np.arange(12) - chart.root[:, None]) % 12, axis=1)
-    roots = np.eye(13, dtype=np.float32)[np.where(there, chart.root, 12), :12]
-    return np.concatenate([np.ones((len(chart), 1), dtype=np.float32), classes, roots], axis=1)
+def chords(root: npt.NDArray[np.int8], quality: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
+    """The features of chords (T,), as ``Chart`` has them: (T, CHORD)."""
+    there = root != NO_CHORD
+    above = CLASSES[np.where(there, quality, len(QUALITIES))]
+    classes = np.take_along_axis(above, (np.arange(12) - root[:, None]) % 12, axis=1)
+    roots = np.eye(13, dtype=np.float32)[np.where(there, root, 12), :12]
+    return np.concatenate([np.ones((len(root), 1), dtype=np.float32), classes, roots], axis=1)
 
 
 def bins(chart: Chart, times_ms: npt.NDArray[np.integer], stretch: float = 1.0) -> npt.NDArray[np.uint8]:
