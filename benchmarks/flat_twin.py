@@ -65,7 +65,7 @@ class Flat(Composer):
         pitch[:, 1::4] = NO_NOTE[COLUMN.pitch]  # a shift is drawn before its note's pitch
         number = torch.arange(4 * length)[:, None] * self.by_number[1]
         by_number = number.expand(batch, -1, -1)
-        angle = torch.cat([by_number, time_s[..., None] * self.by_time, self.by_pitch[pitch]], dim=-1)[:, None]
+        angle = torch.cat([by_number, time_s[..., None] * self.by_second, self.by_pitch[pitch]], dim=-1)[:, None]
         return turns(angle)
 
 

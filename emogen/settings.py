@@ -109,8 +109,8 @@ class ModelSettings(Section):
     dropout: Share = 0.1
     """Probability of dropping an activation in training, on the residual stream and the embeddings."""
 
-    chart: bool = False
-    """Give the network the beat, the chords and what was played before (experimental: the bundled voice has none)."""
+    chart: bool = True
+    """Give the network the beat, the chords and what was played before; without, it composes without bars."""
 
     @field_validator(*SIZES["base"])
     @classmethod
@@ -218,10 +218,10 @@ class TrainSettings(Section):
 class SampleSettings(Section):
     """How pieces are sampled from the network."""
 
-    temperature: float = Field(default=1.0, gt=0, le=5)
+    temperature: float = Field(default=0.8, gt=0, le=5)
     """Boldness in pitch: below 1 safer, above 1 wilder. Rhythm, loudness and note length are sampled unchanged."""
 
-    top_p: float = Field(default=0.7, gt=0, le=1)
+    top_p: float = Field(default=0.9, gt=0, le=1)
     """Sample pitches from the likeliest values that together have this probability."""
 
     min_p: float = Field(default=0.0, ge=0, lt=1)

@@ -59,7 +59,7 @@ def test_peers_draw_only_from_the_nucleus() -> None:
 
 
 def test_the_work_of_a_step_is_what_torch_counts() -> None:
-    shape = ModelSettings(size="tiny", context_notes=128)
+    shape = ModelSettings(size="tiny", context_notes=128, chart=False)
     model = Composer(shape)
     with torch.autograd.profiler.profile(with_flops=True) as profile:
         model.loss(*full_batch(2, 128)).sum().backward()  # type: ignore[no-untyped-call]

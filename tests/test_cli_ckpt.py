@@ -190,7 +190,7 @@ def test_the_bundled_voice_is_shown_like_any_other(run: Run) -> None:
     assert (code, err) == (0, "")
     meta = json.loads(run("ckpt", "show", "default", "--json")[1])
     assert f"{meta['parameters']:,}" in out or f"{meta['parameters'] / 1e6:.1f}" in out
-    assert [facts["name"] for facts in (*meta["ancestors"], meta["dataset"])] == ["pop909", "pop909", "EMOPIA_1.0"]
+    assert [facts["name"] for facts in (*meta["ancestors"], meta["dataset"])] == ["pop909", "supra", "EMOPIA_1.0"]
 
 
 # ---- export

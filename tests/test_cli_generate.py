@@ -21,6 +21,7 @@ import emogen
 from emogen import __version__
 from emogen.cli.console import console
 from emogen.composing import parallel, voice
+from emogen.composing.drafts import Drawn
 from emogen.composing.wish import Wish
 from emogen.emotion import EMOTIONS
 from emogen.model import checkpoint
@@ -70,10 +71,11 @@ def wishes_of(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Wish], dict[st
     """What the command asks of ``generate`` from now on, call by call: wishes and sample settings."""
     asked: list[tuple[list[Wish], dict[str, Any]]] = []
 
-    def listen(network: Any, plans: Any, wishes: list[Wish], sample: Any, opening: Any, tell: Any) -> list[Piece]:
+    def listen(network: Any, plans: Any, wishes: list[Wish], sample: Any, *rest: Any) -> list[Drawn]:
+        _, tell, _ = rest
         asked.append((wishes, sample.model_dump()))
         tell(sum(wish.seconds for wish in wishes))
-        return [Piece.of([0], [60], [64], [wish.seconds * 1000]) for wish in wishes]
+        return [Drawn.of([0], [60], [64], [wish.seconds * 1000]) for wish in wishes]
 
     monkeypatch.setattr(voice, "generate", listen)
     return asked
@@ -145,7 +147,7 @@ def test_what_made_a_file_is_written_into_it_and_shown(runs: Path, run: Run) -> 
         "seed": 9,
         "plan": {},
         "checkpoint": "tiny/best_epoch_000_loss_17.4740",
-        "temperature": 1.0,
+        "temperature": 0.8,
         "top_p": 0.8,
         "top_k": 0,
         "min_p": 0.0,
@@ -242,7 +244,7 @@ def test_many_pieces_are_composed_some_at_a_time_and_written_as_they_come(
     written_before: list[int] = []
     listen = vars(voice)["generate"]
 
-    def watched(*arguments: Any) -> list[Piece]:
+    def watched(*arguments: Any) -> list[Drawn]:
         written_before.append(len(here()))
         return listen(*arguments)
 
@@ -308,6 +310,14 @@ USAGE_ERRORS = {
     ("-e", "sad", "--temperature", "0"): ("flag --temperature: sample.temperature = 0", "Boldness"),
     ("-e", "sad", "--top-p", "1.1"): ("flag --top-p: sample.top_p = 1.1", "probability"),
     ("-e", "sad", "--guidance", "much"): ("flag --guidance: sample.guidance = much", "strongly"),
+    ("-e", "sad", "--tempo", "5"): ("tempo 5 is out of range", "30 to 240"),
+    ("-e", "sad", "--tempo", "900"): ("tempo 900 is out of range", "30 to 240"),
+    ("-e", "sad", "--meter", "5/4"): ("meter '5/4' is not a meter", "4/4 and 3/4"),
+    ("-e", "sad", "--chords", "Am H"): ("'H' is not a chord", "Am F C G"),
+    ("-e", "sad", "--chords", ""): ("there are no chords", "Am F C G"),
+    ("-e", "sad", "--chords", "i VI"): ("the chord 'i' is of a key", '--key "A minor"'),
+    ("-e", "sad", "--form", "AXB"): ("form 'AXB' is not a form", "AABA"),
+    ("-e", "sad", "--return", "2"): ("returns 2 is out of range", "0 to 1"),
     ("-e", "sad", "-n", "2", "-o", "x.mid"): ("--out x.mid is one file, and there are 2 pieces", "a folder"),
     ("-e", "all", "-o", "x.midi"): ("--out x.midi is one file, and there are 6 pieces", "a folder"),
 }
@@ -324,6 +334,34 @@ def test_what_cannot_be_meant_is_refused_with_what_can(arguments: tuple[str, ...
     assert USAGE_ERRORS[arguments][0] in complaint
     assert USAGE_ERRORS[arguments][1] in hint
     assert here() == []
+
+
+@pytest.mark.parametrize("handle", ["--tempo=72", "--meter=3/4", "--chords=Am F", "--form=AB", "--return=1"])
+def test_a_voice_that_follows_no_charts_says_so(handle: str, runs: Path, run: Run) -> None:
+    code, _, err = run(*FIVE_S, handle)
+    assert code == 2
+    assert "tiny/best_epoch_000_loss_17.4740 follows no beats and chords" in err
+    assert "or take the voice default" in err
+    assert here() == []
+
+
+def test_more_sections_than_bars_are_refused(run: Run) -> None:
+    code, _, err = run(*FIVE_S, "--form", "ABABABABABAB", "--tempo", "60", "--checkpoint", "default")
+    assert code == 2
+    assert "has 12 sections, and 5 s" in err
+    assert here() == []
+
+
+def test_what_was_asked_of_the_bars_is_in_the_file_and_another_piece_can_follow_it(run: Run) -> None:
+    bars = ("--tempo", "96", "--meter", "3/4", "--chords", "Am | F C | G", "--form", "AB", "--return", "1")
+    voice = ("--checkpoint", "default")
+    assert run(*FIVE_S, *bars, "-s", "15", *voice, "-o", "x.mid")[0] == 0
+    shown = json.loads(run("show", "x.mid", "--json")[1])["made_by"]
+    told = {"tempo": 96.0, "meter": "3/4", "chords": "Am | F C | G", "form": "AB", "returns": 1.0}
+    assert {name: shown[name] for name in told} == told
+    assert run("generate", "-e", "sad", "-s", "15", "--seed", "2", *voice, "--chart-from", "x.mid")[0] == 0
+    code, _, err = run("generate", "-e", "sad", "--chart-from", "y.mid")
+    assert (code, "there is no file y.mid" in err) == (1, True)
 
 
 def test_what_is_refused_before_composing_never_waits_for_torch(trained: Path, tmp_path: Path) -> None:
@@ -520,7 +558,7 @@ def test_a_checkpoint_goes_by_every_name_it_has(
 
 
 def test_running_out_of_memory_is_said_in_words(runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def hungry(*_: Any) -> list[Piece]:
+    def hungry(*_: Any) -> list[Drawn]:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     monkeypatch.setattr(voice, "generate", hungry)

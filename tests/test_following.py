@@ -5,7 +5,7 @@ import pytest
 
 from emogen.composing.drafts import Drafts
 from emogen.composing.following import Following
-from emogen.composing.form import compose
+from emogen.composing.form import Form, compose
 from emogen.composing.generate import generate
 from emogen.composing.rules import plays_the_chord, returns_in_pitch, returns_in_rhythm
 from emogen.composing.wish import Wish
@@ -65,7 +65,7 @@ def test_what_is_told_while_composing_is_what_was_told_in_training() -> None:
     batch = Batches(corpus, "valid", 1, 512, table, charted=True).batch(0, 0)
     assert chart.clarity >= position.LEAST_CLARITY  # or nothing would be compared
     drafts = Drafts(wishes(9, seconds=60), plans(), charted=True)
-    drafts.following = following = Following([chart], 16)
+    drafts.following = following = Following([Form(chart, np.zeros(len(chart), dtype=np.int64))], 16)
     following.add(drafts.notes, 1, drafts.onset_ms)
     for number, note in enumerate(clip):
         shift_ms = SHIFT_MS[note[COLUMN.shift]]
@@ -80,20 +80,23 @@ def test_what_is_told_while_composing_is_what_was_told_in_training() -> None:
         drafts.add(note[None], np.array([shift_ms]))
 
 
-def following_at(landing_ms: int, chart: Chart) -> Drafts:
-    drafts = Drafts(wishes(0, seconds=60), plans(), charted=True)
-    drafts.following = Following([chart], 16)
+def following_at(landing_ms: int, form: Form, chords: str | None = None) -> Drafts:
+    drafts = Drafts([Wish.of("sad", 60, chords=chords)], plans(), charted=True)
+    drafts.following = Following([form], 16)
     drafts.following.add(drafts.notes, 1, drafts.onset_ms)
     drafts.following.land(np.array([landing_ms]))
     return drafts
 
 
-def test_chord_tones_are_pulled_and_most_its_root_in_the_bass() -> None:
-    chart = compose(38.4, 0, False, BARS, np.random.default_rng(0))
-    beat = int(np.flatnonzero(chart.root[:16] == 9)[0])  # A minor: A C E
-    drafts = following_at(int(chart.beats_ms[beat]) + 5, chart)
-    nats = plays_the_chord(drafts, np.array([5]))[0]
+def test_the_root_is_pulled_in_the_bass_and_chord_tones_where_they_were_asked_for() -> None:
+    form = compose(38.4, 0, False, BARS, np.random.default_rng(0))
+    beat = int(np.flatnonzero(form.chart.root[:16] == 9)[0])  # A minor: A C E
     key = {name: pitch - 21 for name, pitch in {"A2": 45, "C3": 48, "B2": 47, "A3": 57, "A5": 81, "B5": 83}.items()}
+    at_ms = int(form.chart.beats_ms[beat]) + 5
+    nats = plays_the_chord(following_at(at_ms, form), np.array([5]))[0]
+    assert nats[key["A2"]] == pytest.approx(1)
+    assert np.flatnonzero(nats).tolist() == [pitch - 21 for pitch in (21, 33, 45)]
+    nats = plays_the_chord(following_at(at_ms, form, "Am F"), np.array([5]))[0]
     assert nats[key["A2"]] == pytest.approx(2.5)
     assert nats[key["C3"]] == nats[key["A3"]] == pytest.approx(0.5)
     assert nats[key["B2"]] == pytest.approx(-0.5)
@@ -101,7 +104,7 @@ def test_chord_tones_are_pulled_and_most_its_root_in_the_bass() -> None:
 
 
 def test_where_no_chord_is_nothing_is_pulled() -> None:
-    drafts = following_at(100, Chart.none())
+    drafts = following_at(100, Form(Chart.none(), np.zeros(0, dtype=np.int64)))
     assert not plays_the_chord(drafts, np.array([5])).any()
     drafts.following = None
     for rule in (plays_the_chord, returns_in_rhythm, returns_in_pitch):
@@ -109,8 +112,7 @@ def test_where_no_chord_is_nothing_is_pulled() -> None:
 
 
 def test_a_theme_is_pulled_towards_when_its_section_returns() -> None:
-    chart = compose(38.4, 0, False, BARS, np.random.default_rng(0))  # 16 bars of 2.4 s: AABA
-    drafts = following_at(0, chart)
+    drafts = following_at(0, compose(38.4, 0, False, BARS, np.random.default_rng(0)))  # 16 bars of 2.4 s: AABA
     following = drafts.following
     assert following
     onsets_ms, keys = [0, 300, 1200], [40, 44, 47]
@@ -131,7 +133,7 @@ def test_a_theme_is_pulled_towards_when_its_section_returns() -> None:
 
 
 def test_the_root_and_references_are_unknown_before_the_first_note() -> None:
-    drafts = following_at(0, Chart.none())
+    drafts = following_at(0, Form(Chart.none(), np.zeros(0, dtype=np.int64)))
     assert drafts.following
     told = drafts.following.references(np.array([3]), drafts.pitch)
     assert told.tolist() == [[relative.KEYS, relative.KEYS, relative.KEYS, relative.NO_ROOT]]

@@ -3,11 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from emogen.composing.form import NAMES, PHRASE_BARS, PLAIN, bars_for, chart_for, compose, form, heard_before
+from emogen.composing.form import PHRASE_BARS, PLAIN, bars_for, form, form_for, heard_before, like
+from emogen.composing.form import compose as composed
 from emogen.composing.wish import Wish
+from emogen.errors import UsageError
 from emogen.music.chart import Chart
 from emogen.music.harmony import NO_CHORD
-from emogen.music.plan import ENTRIES
+from emogen.music.lead_sheet import NAMES
+from emogen.music.notes import Ints
+from emogen.music.plan import ENTRIES, Plans, PlanTable
 from emogen.music.songbook import LEAST_BARS, Progression
 from tests import tiny
 
@@ -17,6 +21,16 @@ CODES = [step * len(NAMES) + NAMES.index(quality) for step, quality in STEPS]
 BARS = Progression(
     tempo_bpm=100, beats_per_bar=4, clarity=0.6, chords=tuple(np.repeat(CODES, 4).tolist()), letters="AAAABBBB"
 )
+
+
+def compose(
+    seconds: float, tonic: int, minor: bool | None, bars: Progression, rng: np.random.Generator, letters: str = ""
+) -> Chart:
+    return composed(seconds, tonic, minor, bars, rng, letters).chart
+
+
+def chart_for(wish: Wish, plan: Plans, bars: Progression | None, plans: PlanTable, rng: np.random.Generator) -> Chart:
+    return form_for(wish, plan, bars, plans, rng).chart
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -66,8 +80,7 @@ def test_chords_are_the_clips_in_the_wanted_key() -> None:
 
 
 def test_a_section_that_returns_has_the_same_chords() -> None:
-    chart = compose(180, 0, False, BARS, rng(3))
-    earlier = heard_before(chart)
+    chart, earlier = composed(180, 0, False, BARS, rng(3))
     returning = np.flatnonzero((earlier > 0) & (np.arange(len(chart)) < len(chart) - 9))
     assert len(returning) > len(chart) / 2
     for beat in returning.tolist():
@@ -76,12 +89,11 @@ def test_a_section_that_returns_has_the_same_chords() -> None:
 
 
 def test_nothing_was_heard_before_its_first_time() -> None:
-    chart = compose(60, 0, False, BARS, rng())
-    earlier = heard_before(chart)
+    chart, earlier = composed(60, 0, False, BARS, rng())
     first = {int(section): int(np.flatnonzero(chart.section == section)[0]) for section in np.unique(chart.section)}
     for section, beat in first.items():
         assert not earlier[beat : beat + PHRASE_BARS * 4][chart.section[beat : beat + PHRASE_BARS * 4] == section].any()
-    assert not heard_before(Chart.none()).any()
+    assert not heard_before(Chart.none().section, np.zeros(0, dtype=np.int64)).any()
 
 
 def test_long_forms_have_more_than_one_section_and_end_as_they_began() -> None:
@@ -108,6 +120,74 @@ def test_without_a_clip_there_is_a_pulse_but_no_chords_until_the_end() -> None:
     assert chart.root[0] == NO_CHORD
     assert chart.root[-1] == 0
     assert chart.tempo_bpm == pytest.approx(100, rel=0.07)
+
+
+# ---- what people may ask for
+
+
+def asked(seconds: float = 38.4, **terms: str | float) -> tuple[Chart, Ints]:
+    wish = Wish.of("sad", seconds, **terms)  # type: ignore[arg-type]
+    return form_for(wish, np.zeros(len(ENTRIES), dtype=np.float32), BARS, tiny.plans(), rng())
+
+
+@pytest.mark.parametrize("tempo", [44, 72, 100, 180])
+@pytest.mark.parametrize("meter", ["3/4", "4/4"])
+def test_a_tempo_and_a_meter_that_are_asked_for_are_got(tempo: float, meter: str) -> None:
+    chart, _ = asked(60, tempo=tempo, meter=meter)
+    assert chart.tempo_bpm == pytest.approx(tempo, rel=0.05)
+    assert chart.beats_per_bar == int(meter[0])
+    assert chart.beats_ms[-1] == 60_000
+
+
+def test_chords_that_are_asked_for_go_round_bar_by_bar() -> None:
+    chart, _ = asked(chords="Am F C G", tempo=100)
+    names, bars = chart.names()[:-1], (len(chart) - 1) // 4
+    assert names == [("Am", "F", "C", "G")[bar % 4] for bar in range(bars) for _ in range(4)]
+    chart, _ = asked(chords="Am F | C G7 N", tempo=100)
+    assert chart.names()[:8] == ["Am", "Am", "F", "F", "C", "C", "G7", "N"]
+
+
+def test_chords_are_those_of_the_wanted_meter() -> None:
+    chart, _ = asked(chords="Am F", meter="3/4", tempo=120)
+    assert chart.names()[:6] == ["Am"] * 3 + ["F"] * 3
+
+
+def test_a_form_that_is_asked_for_is_kept_in_sections_as_even_as_bars_allow() -> None:
+    chart, earlier = asked(form="ABAC", tempo=100)  # 16 bars of 2.4 s
+    assert chart.letters == "AAAABBBBAAAACCCC"
+    assert np.flatnonzero(earlier).tolist() == list(range(32, 48))
+    assert set(earlier[32:48].tolist()) == {32}
+    chart, earlier = asked(form="AA", tempo=100)
+    assert set(earlier[32:64].tolist()) == {32}
+    chart, _ = asked(form="ABA", tempo=100)
+    assert sorted(map(chart.letters.count, "AB")) == [5, 11]  # 16 bars in three
+
+
+def test_more_sections_than_bars_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"the form ABABABABA has 9 sections, and 5 s at 100 beats") as refused:
+        asked(5, form="ABABABABA")
+    assert "take fewer" in refused.value.hint
+
+
+def test_another_pieces_bars_are_followed_at_its_tempo() -> None:
+    source = compose(76.8, 3, False, BARS, rng())
+    chart = like(source, 40.0)
+    assert chart.beats_ms[-1] == 40_000
+    assert chart.tempo_bpm == pytest.approx(source.tempo_bpm, rel=0.05)
+    assert chart.names()[: 4 * 12] == source.names()[: 4 * 12]
+    longer = like(source, 200.0)
+    bars = (len(source) - 1) // 4
+    assert longer.names()[bars * 4 : bars * 4 + 8] == source.names()[:8]
+    with pytest.raises(UsageError, match="fewer than 4 whole bars"):
+        like(Chart.none(), 40.0)
+
+
+def test_a_chart_that_is_given_is_followed_as_it_is() -> None:
+    given = compose(30, 0, True, BARS, rng())
+    wish = Wish.of("sad", 30, chart=given)
+    found, earlier = form_for(wish, np.zeros(len(ENTRIES), dtype=np.float32), BARS, tiny.plans(), rng())
+    assert found is given
+    assert len(earlier) == len(given)
 
 
 # ---- the songbook

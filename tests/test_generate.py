@@ -11,12 +11,13 @@ import torch
 
 from emogen.composing import generate as generation
 from emogen.composing import steering
-from emogen.composing.drafts import LAST_STRIKE_MS, Drafts, ring
+from emogen.composing.drafts import LAST_STRIKE_MS, Drafts, Drawn, ring
 from emogen.composing.generate import AS_LEARNT, draw, draw_note, generate
 from emogen.composing.rules import BEGIN_MS, PAUSE_MS
 from emogen.composing.wish import Wish
 from emogen.model.network import Composer
 from emogen.model.numpy_network import NumpyReader
+from emogen.model.opening import reader_of
 from emogen.music.measures import TONICS, silences_ms, unit
 from emogen.music.notes import HIGHEST_KEY, LOWEST_KEY, Piece
 from emogen.music.tokens import (
@@ -35,7 +36,7 @@ from tests import tiny
 from tests.drafting import PLANS, random_notes, strike, wish
 from tests.music import is_same, random_piece
 
-PLAIN: dict[str, float] = {"guidance": 1, "top_p": 0.9}
+PLAIN: dict[str, float] = {"guidance": 1, "top_p": 0.9, "temperature": 1}
 """Half the work; guidance has its own tests."""
 SAMPLE = SampleSettings.model_validate(PLAIN)
 LENGTHS_S = (5, 5.001, 7.3, 12, 60, 180, 600)
@@ -46,7 +47,7 @@ def model() -> Composer:
     return tiny.composer()
 
 
-def make(model: Composer, *wishes: Wish, opening: Piece | None = None, **sample: float) -> list[Piece]:
+def make(model: Composer, *wishes: Wish, opening: Piece | None = None, **sample: float) -> list[Drawn]:
     notes = count()
 
     def tell(seconds: float) -> None:
@@ -172,7 +173,7 @@ def test_no_guidance_at_all_follows_neither_emotion_nor_plan(model: Composer) ->
 
 def seen_by(model: Composer, drafts: Drafts) -> npt.NDArray[np.float32]:
     """What a network makes of all notes of the drafts."""
-    reader = tiny.in_numpy(model).reader(len(drafts) * (1 if drafts.guidance == 1 else 2))
+    reader = NumpyReader(tiny.in_numpy(model), len(drafts) * (1 if drafts.guidance == 1 else 2))
     generation.read(reader, drafts, drafts.length)
     return reader.h
 
@@ -226,7 +227,7 @@ def test_what_is_drawn_lies_within_the_rules_of_keyboard_and_clock(model: Compos
     network, drafts = tiny.in_numpy(model), Drafts([wish(3, seed) for seed in range(200)], PLANS)
     for _ in range(12):
         drafts.steer()
-        reader = network.reader(len(drafts))
+        reader = reader_of(network, len(drafts))
         generation.read(reader, drafts, drafts.length)
         before_pitch, before_ms = drafts.pitch.copy(), drafts.onset_ms.copy()
         note, ended = draw_note(reader, drafts, SAMPLE)
@@ -253,7 +254,7 @@ def reference(model: Composer, one: Wish, sample: SampleSettings) -> tuple[Piece
         notes, remaining_s = drafts.notes[:, first : drafts.length], drafts.remaining_s[:, first : drafts.length]
         with torch.no_grad():
             conditions = map(torch.from_numpy, (drafts.emotion, drafts.steering.plan, remaining_s))
-            reader = model.reader(1)
+            reader = reader_of(model, 1)
             reader.h = model(torch.from_numpy(notes), model.condition(*conditions))[:, -1]
             note, ended = draw_note(reader, drafts, sample)
         if ended[0]:

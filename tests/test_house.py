@@ -44,6 +44,8 @@ NEVER = {
 TORCH_AT_ONCE = {
     "emogen.data.batches",
     "emogen.model.network",
+    "emogen.model.growing",
+    "emogen.model.pointer",
     "emogen.model.int8",
     "emogen.training.distributed",
     "emogen.training.optimizer",

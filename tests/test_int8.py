@@ -58,7 +58,7 @@ def test_outputs_without_weights_stay_without() -> None:
 
 
 def network(width: int) -> NumpyComposer:
-    return tiny.in_numpy(tiny.composer(ModelSettings(size="tiny", d_model=width, n_layers=2, n_heads=2)))
+    return tiny.in_numpy(tiny.composer(ModelSettings(size="tiny", d_model=width, n_layers=2, n_heads=2, chart=False)))
 
 
 def test_matrices_are_shrunk_that_are_large_and_of_whole_strides() -> None:

@@ -20,8 +20,9 @@ from emogen.composing.wish import Wish
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
 from emogen.model import checkpoint, opening
-from emogen.model.network import Composer, Reader
-from emogen.model.numpy_network import READ_AT_ONCE, NumpyComposer, NumpyReader, gelu
+from emogen.model.growing import Reader
+from emogen.model.network import Composer
+from emogen.model.numpy_network import READ_AT_ONCE, NumpyComposer, NumpyReader, gelu, softmax
 from emogen.model.opening import open_in_torch, open_network
 from emogen.music import position, recall, relative
 from emogen.music.plan import ENTRIES
@@ -58,7 +59,7 @@ def random_conditions() -> Conditions:
 
 
 def both(model: Composer, rows: int = B) -> tuple[Reader, NumpyReader]:
-    return model.reader(rows), tiny.in_numpy(model).reader(rows)
+    return Reader(model, rows), NumpyReader(tiny.in_numpy(model), rows)
 
 
 def expectations(reader: Reader | NumpyReader, rows: int = B) -> list[npt.NDArray[np.float32]]:
@@ -183,7 +184,7 @@ def test_both_are_opened_with_the_same_weights(tmp_path: Path) -> None:
     meta = checkpoint.read_meta(path)
     opened = open_network(path, meta)
     assert isinstance(opened, NumpyComposer)
-    readers = open_in_torch(path, meta, "cpu").reader(B), opened.reader(B)
+    readers = Reader(open_in_torch(path, meta, "cpu"), B), NumpyReader(opened, B)
     notes, (emotion, plan, remaining_s) = random_notes()[:, :20], random_conditions()
     for reader in readers:
         reader.read(notes, emotion, plan, remaining_s[:, :20])
@@ -255,3 +256,21 @@ def test_numpy_expects_what_torch_expects_of_a_charted_piece() -> None:
         assert any(not np.allclose(one, other, atol=1e-2) for one, other in zip(numpy_logits, changed, strict=True)), (
             name
         )
+
+
+def test_a_sharper_pulse_moves_notes_to_the_parts_preferred_nearby_and_leaves_chords_as_likely() -> None:
+    model = tiny.composer(CHARTED)
+    notes, (emotion, plan, remaining_s) = random_notes(), random_conditions()
+    readers, say = both(model), told()
+    found = []
+    for reader in readers:
+        reader.read(notes, emotion, plan, remaining_s, say.place, say.followed)
+        found.append([softmax(reader.logits(0, say.bins[:, -1], sharpness)) for sharpness in (0.0, 3.0)])
+    for one, other in zip(*found, strict=True):
+        assert np.allclose(one, other, atol=1e-3)
+    plain, sharp = found[1]
+    assert np.allclose(plain[:, 0], sharp[:, 0], atol=1e-5)
+    assert (np.abs(plain - sharp).sum(1) > 0.02).all()
+    parts = readers[1].network.pulse
+    assert (sharp.max(1) >= plain.max(1) - 1e-3).all()
+    assert parts.shape[1] == position.PARTS + 1

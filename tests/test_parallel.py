@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from emogen.composing import parallel
+from emogen.composing.drafts import Drawn
 from emogen.composing.generate import generate
 from emogen.composing.parallel import Tell, compose_all, workers_for
 from emogen.composing.wish import Wish
 from emogen.errors import EmogenError
-from emogen.music.notes import Piece
+from emogen.music.notes import Piece as Notes
 from emogen.settings import SampleSettings
 from emogen.system import processes
 from tests import tiny
@@ -28,14 +29,14 @@ def ignore(seconds: float) -> None:
     """Nobody asks how far it is."""
 
 
-def composing(opening: Piece | None, wishes: Sequence[Wish], tell: Tell) -> list[Piece]:
+def composing(opening: Notes | None, wishes: Sequence[Wish], tell: Tell) -> list[Drawn]:
     return generate(tiny.in_numpy(tiny.composer()), PLANS, wishes, SAMPLE, opening, tell)
 
 
 compose = partial(composing, None)
 
 
-def broken(wishes: Sequence[Wish], tell: Tell) -> list[Piece]:
+def broken(wishes: Sequence[Wish], tell: Tell) -> list[Drawn]:
     raise EmogenError("it is broken")
 
 
@@ -89,11 +90,11 @@ def test_as_few_batches_as_there_may_be_are_of_about_the_same_size(
 ) -> None:
     made: list[int] = []
 
-    def count(wishes: Sequence[Wish], tell: Tell) -> list[Piece]:
+    def count(wishes: Sequence[Wish], tell: Tell) -> list[Drawn]:
         made.append(len(wishes))
-        return [Piece.of([0], [60], [64], [100])] * len(wishes)
+        return [Drawn.of([0], [60], [64], [100])] * len(wishes)
 
-    def here(compose: parallel.Compose, parts: list[list[Wish]], workers: int, tell: Tell) -> Iterator[Piece]:
+    def here(compose: parallel.Compose, parts: list[list[Wish]], workers: int, tell: Tell) -> Iterator[Drawn]:
         for part in parts:
             yield from compose(part, tell)
 
@@ -105,9 +106,9 @@ def test_as_few_batches_as_there_may_be_are_of_about_the_same_size(
 def test_progress_counts_the_parts_before() -> None:
     told: list[float] = []
 
-    def half_way(wishes: Sequence[Wish], tell: Tell) -> list[Piece]:
+    def half_way(wishes: Sequence[Wish], tell: Tell) -> list[Drawn]:
         tell(2.5)
-        return [Piece.of([0], [60], [64], [100])] * len(wishes)
+        return [Drawn.of([0], [60], [64], [100])] * len(wishes)
 
     list(compose_all(half_way, [wish(5, seed) for seed in range(33)], 1, told.append))
     assert told == [2.5, 17 * 5 + 2.5]

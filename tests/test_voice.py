@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from emogen.composing import parallel
 from emogen.composing import voice as voices
+from emogen.composing.drafts import Drawn
 from emogen.composing.voice import Voice
 from emogen.composing.wish import Wish
 from emogen.errors import EmogenError
@@ -17,7 +18,6 @@ from emogen.model import opening
 from emogen.model.checkpoint import Meta
 from emogen.model.network import Composer
 from emogen.model.numpy_network import NumpyComposer
-from emogen.music.notes import Piece
 from emogen.settings import SampleSettings
 from emogen.system.devices import threads
 from tests import tiny
@@ -85,9 +85,9 @@ def test_threads_are_limited_while_it_composes_and_never_beyond(
 ) -> None:
     during: list[tuple[set[int], int]] = []
 
-    def listen(network: object, plans: object, wishes: list[Wish], *_: object) -> list[Piece]:
+    def listen(network: object, plans: object, wishes: list[Wish], *_: object) -> list[Drawn]:
         during.append(limits())
-        return [Piece.of([0], [60], [64], [100])] * len(wishes)
+        return [Drawn.of([0], [60], [64], [100])] * len(wishes)
 
     monkeypatch.setattr(voices, "generate", listen)
     monkeypatch.setattr(parallel, "AT_ONCE", 1)
@@ -118,7 +118,7 @@ OUT_OF_MEMORY = (MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Trie
 def test_running_out_of_memory_is_said_in_words_and_only_that(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def hungry(*_: object) -> list[Piece]:
+    def hungry(*_: object) -> list[Drawn]:
         raise error
 
     monkeypatch.setattr(voices, "generate", hungry)

@@ -19,7 +19,7 @@ from emogen.settings import ModelSettings
 from emogen.training import shelf
 from tests.music import PLAN_MEAN, PLAN_SD
 
-SETTINGS = ModelSettings(size="tiny", d_model=32, n_layers=2, n_heads=2, context_notes=32, dropout=0.0)
+SETTINGS = ModelSettings(size="tiny", d_model=32, n_layers=2, n_heads=2, context_notes=32, dropout=0.0, chart=False)
 
 
 def composer(settings: ModelSettings = SETTINGS, seed: int = 0) -> Composer:

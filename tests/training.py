@@ -17,7 +17,14 @@ from emogen.training.trainer import Trainer
 from tests.music import corpus_of, random_tokens
 
 CONTEXT = 32
-SHAPE: dict[str, Any] = {"size": "tiny", "d_model": 32, "n_layers": 2, "n_heads": 2, "context_notes": CONTEXT}
+SHAPE: dict[str, Any] = {
+    "size": "tiny",
+    "d_model": 32,
+    "n_layers": 2,
+    "n_heads": 2,
+    "context_notes": CONTEXT,
+    "chart": False,
+}
 STEADY: dict[str, Any] = {"device": "cpu", "threads": 1, "precision": "float32"}
 SPLIT = (0, 0, 0, 1, 2)
 """The splits of the clips, in turn."""

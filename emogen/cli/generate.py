@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from emogen.composing.piece import Piece
     from emogen.composing.voice import Voice
     from emogen.composing.wish import Wish
+    from emogen.music.chart import Chart
 
 MOST_PIECES = 10_000
-WANTED = ("emotion", "seconds", "seed", "plan", "tonic")
+WANTED = ("emotion", "seconds", "seed", "plan", "tonic", "tempo", "meter", "chords", "form", "returns", "chart")
 """What ``--json`` tells of a piece's ``made_by``."""
 
 
@@ -61,6 +62,16 @@ def generate(
     density: Annotated[float | None, typer.Option(help="Notes per second, 0.5 to 30.")] = None,
     loudness: Annotated[float | None, typer.Option(help="Mean MIDI velocity, 1 to 127.")] = None,
     register: Annotated[float | None, typer.Option(help="Mean MIDI pitch, 21 to 108 (middle C is 60).")] = None,
+    tempo: Annotated[float | None, typer.Option(help="Beats per minute, 30 to 240, within a few per cent.")] = None,
+    meter: Annotated[str | None, typer.Option(help="4/4 or 3/4.")] = None,
+    chords: Annotated[
+        str | None, typer.Option(help='A chord per bar, "Am F C G"; bars apart by |; numerals in the key, "i VI"; N.')
+    ] = None,
+    form: Annotated[str | None, typer.Option(help="The sections, such as AABA (default: by length).")] = None,
+    returns: Annotated[
+        float | None, typer.Option("--return", help="How strongly a section is heard again, 0 to 1 (default: 0.5).")
+    ] = None,
+    chart_from: Annotated[Path | None, typer.Option(help="A MIDI file whose tempo, bars and chords to follow.")] = None,
     wav: outputs.Wav = False,
     ogg: outputs.Ogg = False,
     mp3: outputs.Mp3 = False,
@@ -73,9 +84,9 @@ def generate(
 ) -> None:  # one parameter per flag
     """Compose pieces for an emotion and an exact length.
 
-    The last note is released at exactly --seconds. Mode, key, density, loudness and register follow the
-    emotion unless they are given. How a file was made is written into it: see emogen show FILE. With
-    --emotion all, --html also writes an index.html on which every piece can be played.
+    The last note is released at exactly --seconds. Mode, key, density, loudness, register, tempo, meter, chords
+    and form follow the emotion unless they are given. How a file was made is written into it: see emogen show
+    FILE. With --emotion all, --html also writes an index.html on which every piece can be played.
     """
     from emogen.composing.wish import Wish
 
@@ -85,6 +96,9 @@ def generate(
         seed = secrets.randbelow(2**31)
     check_range("--seed", seed, 0, 2**32 - count)
     wanted: Any = {"key": key, "mode": mode, "density": density, "loudness": loudness, "register": register}
+    wanted |= {"tempo": tempo, "meter": meter, "chords": chords, "form": form, "returns": returns}
+    if chart_from is not None:
+        wanted["chart"] = _chart(chart_from, seconds)
     wishes = [Wish.of(name, seconds, seed=seed + number, **wanted) for name in names for number in range(count)]
     files = _files(out, [_name(wish) for wish in wishes], force)
     kinds = outputs.chosen(wav=wav, ogg=ogg, mp3=mp3, png=png, html=html)
@@ -115,6 +129,15 @@ def generate(
         echo(json.dumps(rows, indent=2))
     if not whole:
         raise typer.Exit(1)
+
+
+def _chart(file: Path, seconds: float) -> Chart:
+    """The bars of a MIDI file, as they fill some seconds."""
+    from emogen.composing.form import like
+    from emogen.composing.piece import Piece
+
+    check_range("--seconds", seconds, 5, 600)
+    return like(Piece.read(file).chart, seconds)
 
 
 def _name(wish: Wish) -> str:

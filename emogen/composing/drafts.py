@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from emogen.composing.following import Following
-from emogen.composing.form import chart_for
+from emogen.composing.form import form_for
+from emogen.composing.originality import Originality
 from emogen.composing.steering import Steering
 from emogen.composing.wish import Wish
 from emogen.emotion import EMOTIONS
+from emogen.music.chart import Chart
 from emogen.music.notes import Ints, Piece
 from emogen.music.plan import PlanTable
 from emogen.music.tokens import COLUMN, DURATION_MS, NO_NOTE, SIZES, chords, decode, encode, nearest
@@ -23,6 +25,13 @@ LAST_STRIKE_MS = 250
 """A shift that lands within this time before the end of a piece ends it: a note struck there would hardly sound."""
 RING_MS = 250
 """Notes released within this time before the last release are the last sound, which rings to the exact end."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn(Piece):
+    """A piece that was drawn, and the chart that it follows, if it follows one."""
+
+    chart: Chart | None = None
 
 
 class Drafts:
@@ -40,15 +49,17 @@ class Drafts:
         opening: Piece | None = None,
         guidance: float = 1.0,
         charted: bool = False,
-    ) -> None:  # five: what is wished, and how the network that draws is told
+        known: Originality | None = None,
+    ) -> None:  # six: what is wished, how the network that draws is told, and what it must not copy
         """Drafts for wishes, beginning with an opening if there is one.
 
         Args:
             guidance: see ``SampleSettings.guidance``.
             charted: whether the network knows charts.
+            known: the songs that the network was trained on.
         """
         rows = len(wishes)
-        self.wishes, self.opening, self.guidance = wishes, opening, guidance
+        self.wishes, self.opening, self.guidance, self.known = wishes, opening, guidance, known
         self.steering = Steering(wishes, plans, charted)
         self.row = np.arange(rows)
         """Which wish (B,) each draft is for."""
@@ -76,7 +87,7 @@ class Drafts:
             self.steering.renew(self.onset_ms, 1, self.rngs)
             self.following = Following(
                 [
-                    chart_for(wish, *source, plans, rng)
+                    form_for(wish, *source, plans, rng)
                     for wish, source, rng in zip(wishes, self.steering.sources, self.rngs, strict=True)
                 ],
                 ROOM,
@@ -141,8 +152,12 @@ class Drafts:
         """Whether each draft would end with shifts (N,) or (B, 1), as (B, N): they land too late for a sound."""
         return self.onset_ms[:, None] + shift_ms > self.end_ms[:, None] - LAST_STRIKE_MS
 
-    def piece(self, row: int) -> Piece:
+    def piece(self, row: int) -> Drawn:
         """The finished piece: the opening as it was given, then the drawn notes, the last of which ring to the end."""
+        notes = self._notes(row)
+        return Drawn(*notes.columns, chart=self.following.charts[row] if self.following else None)
+
+    def _notes(self, row: int) -> Piece:
         drawn = decode(self.notes[row, self.drawn_from : self.length], spread_seed=self.wishes[self.row[row]].seed)
         drawn = replace(drawn, onset_ms=drawn.onset_ms + self.drawn_from_ms)
         end_ms = int(self.end_ms[row])

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from emogen.composing.form import heard_before
+from emogen.composing.form import Form
 from emogen.music import position, recall, relative
-from emogen.music.chart import Chart
 from emogen.music.notes import Floats, Ints
 from emogen.music.tokens import COLUMN, SHIFT_MS, SILENCE, Tokens
 
@@ -26,10 +25,10 @@ SAME_PLACE_BEATS = 0.07
 class Following:
     """The charts of B drafts, and where the drafts stand in them. Rows leave when a draft is done."""
 
-    def __init__(self, charts: Sequence[Chart], room: int) -> None:
-        rows = len(charts)
-        self.charts = list(charts)
-        self.earlier = [heard_before(chart) for chart in charts]
+    def __init__(self, forms: Sequence[Form], room: int) -> None:
+        rows = len(forms)
+        self.charts = [form.chart for form in forms]
+        self.earlier = [form.earlier for form in forms]
         """Of each chart (K,) how many beats before each beat its section was heard last; 0 for never."""
         self.recall = recall.Recall(rows)
         self.place = np.zeros((rows, room, position.WIDTH), dtype=np.float32)

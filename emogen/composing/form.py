@@ -7,14 +7,19 @@ phrases of four bars; a section that returns has the same chords. Chords are tho
 
 from __future__ import annotations
 
-import numpy as np
+from typing import NamedTuple
 
-from emogen.composing.wish import Wish
+import numpy as np
+import numpy.typing as npt
+
+from emogen.composing.wish import MOST_LETTERS, Wish
+from emogen.errors import UsageError
 from emogen.music.chart import Chart
-from emogen.music.harmony import NO_CHORD, QUALITIES
+from emogen.music.harmony import NO_CHORD
+from emogen.music.lead_sheet import NAMES, Bars
 from emogen.music.notes import Ints
 from emogen.music.plan import Plans, PlanTable
-from emogen.music.songbook import Progression
+from emogen.music.songbook import LEAST_BARS, Progression
 
 PHRASE_BARS = 4
 """Bars of a section."""
@@ -24,7 +29,6 @@ VERSE, CHORUS, BRIDGE = "AABB", "AACC", "DDBB"
 """What longer forms are made of, in turn."""
 STEADY = 0.7
 """The clarity of a steady clock, about that of POP909, which was played to one."""
-NAMES = tuple(QUALITIES)
 DOMINANT = 7 * len(NAMES) + NAMES.index("7")
 """The chord that leads to the tonic, in both modes."""
 PLAIN = Progression(tempo_bpm=100, beats_per_bar=4, clarity=STEADY, chords=16 * (-1,), letters="AAAA")
@@ -47,35 +51,104 @@ def bars_for(seconds: float, tempo_bpm: float, beats_per_bar: int) -> int:
     return below if exact / below < (below + 1) / exact else below + 1
 
 
-def chart_for(
+class Form(NamedTuple):
+    """A chart to compose on, and what comes back in it."""
+
+    chart: Chart
+    earlier: Ints
+    """(K,): how many beats before each beat its section was heard last; 0 for never."""
+
+
+def form_for(
     wish: Wish, plan: Plans, progression: Progression | None, plans: PlanTable, rng: np.random.Generator
-) -> Chart:
-    """A chart for a wish after a real clip: its plan (P,), standardised, and its bars; steady quavers without one."""
+) -> Form:
+    """The form for a wish after a real clip: its plan (P,), standardised, and its bars; steady quavers without one.
+
+    Raises:
+        UsageError: more sections were asked for than there are bars.
+    """
+    if wish.chart is not None:
+        section = wish.chart.section
+        return Form(wish.chart, heard_before(section, np.flatnonzero(np.diff(section, prepend=-1))))
     tonic, minor = plans.key_of(np.nan_to_num(plan))
     if "mode" in wish.pins:
         minor = wish.pins["mode"] < 0
-    return compose(wish.seconds, tonic if wish.tonic is None else wish.tonic, minor, progression or PLAIN, rng)
+    source = progression or PLAIN
+    if wish.tempo_bpm:
+        source = source.model_copy(update={"tempo_bpm": wish.tempo_bpm})
+    if wish.beats_per_bar:
+        source = source.in_bars_of(wish.beats_per_bar)
+    if wish.chords:  # their roots are pitch classes, not steps above a tonic
+        return compose(wish.seconds, 0, None, asked(wish.chords, source), rng, wish.form)
+    return compose(wish.seconds, tonic if wish.tonic is None else wish.tonic, minor, source, rng, wish.form)
 
 
-def compose(seconds: float, tonic: int, minor: bool, progression: Progression, rng: np.random.Generator) -> Chart:
-    """A chart that fills some seconds with whole bars of a progression, in a key with a tonic from 0 (C) to 11 (B)."""
-    per_bar = progression.beats_per_bar
-    bars = bars_for(seconds, progression.tempo_bpm, per_bar)
-    letters = form(-(-bars // PHRASE_BARS))
-    first = dict(zip(dict.fromkeys(letters), _starts(progression, rng), strict=False))
-    of_bar = "".join(letter * PHRASE_BARS for letter in letters)[:bars]
-    chords = np.concatenate([progression.bar(first[letter] + bar % PHRASE_BARS) for bar, letter in enumerate(of_bar)])
-    section = np.repeat([ord(letter) - ord("A") for letter in of_bar], per_bar)
-    chords[-per_bar:] = NAMES.index("m" if minor else "")
-    chords[-2 * per_bar : -per_bar][per_bar // 2 :] = DOMINANT
-    return written(seconds, chords, section, per_bar, tonic)
+def asked(chords: Bars, source: Progression) -> Progression:
+    """Bars of chords that somebody asked for, at the tempo and in the meter of others."""
+    per_bar = source.beats_per_bar
+    beats = [bar[beat * len(bar) // per_bar] for bar in chords for beat in range(per_bar)]
+    return source.model_copy(update={"chords": tuple(beats), "letters": "A" * len(chords)})
+
+
+def compose(
+    seconds: float, tonic: int, minor: bool | None, source: Progression, rng: np.random.Generator, letters: str = ""
+) -> Form:
+    """A form that fills some seconds with whole bars of a progression, in a key with a tonic from 0 (C) to 11 (B).
+
+    Args:
+        minor: the mode of the last chord, to which a dominant leads; None leaves the progression as it is: it begins
+            with its first bar, and goes round.
+        letters: the sections, of bars as even as can be; if empty, ``form`` gives them, in phrases of PHRASE_BARS.
+
+    Raises:
+        UsageError: more sections than bars.
+    """
+    per_bar = source.beats_per_bar
+    bars = bars_for(seconds, source.tempo_bpm, per_bar)
+    if len(letters) > bars:
+        has = f"{seconds:g} s at {source.tempo_bpm:.0f} beats per minute have {bars} bars"
+        raise UsageError(f"the form {letters} has {len(letters)} sections, and {has}", "take fewer, or more seconds")
+    begins: Ints = np.linspace(0, bars, len(letters), endpoint=False).astype(np.int64)
+    if not letters:
+        letters = form(-(-bars // PHRASE_BARS))
+        begins = PHRASE_BARS * np.arange(len(letters))
+    lengths = np.append(begins[1:], bars) - begins
+    if minor is None:
+        number = np.arange(bars)
+    else:
+        first = dict(zip(dict.fromkeys(letters), _starts(source, rng), strict=False))
+        of_section = np.repeat([first[letter] for letter in letters], lengths)
+        number = of_section + np.arange(bars) - np.repeat(begins, lengths)
+    chords = np.concatenate([source.bar(bar) for bar in number.tolist()])
+    section = np.repeat([ord(letter) - ord("A") for letter in letters], lengths * per_bar)
+    if minor is not None:
+        chords[-per_bar:] = NAMES.index("m" if minor else "")
+        chords[-2 * per_bar : -per_bar][per_bar // 2 :] = DOMINANT
+    chart = written(seconds, chords, section, per_bar, tonic)
+    return Form(chart, heard_before(chart.section, begins * per_bar))
 
 
 def _starts(progression: Progression, rng: np.random.Generator) -> list[int]:
     """At which bars of a clip the phrases of new sections may begin, in the order in which they are taken."""
     phrases = max(1, progression.bars // PHRASE_BARS)
     starts = (rng.permutation(phrases) * PHRASE_BARS).tolist()
-    return (starts * 8)[: max(8, phrases)]
+    return (starts * MOST_LETTERS)[: max(MOST_LETTERS, phrases)]
+
+
+def like(chart: Chart, seconds: float) -> Chart:
+    """The whole bars of a chart, from its first on and round again, at its tempo as they fill some seconds.
+
+    Raises:
+        UsageError: it has too few whole bars.
+    """
+    source = Progression.of(chart, 0)
+    if source is None:
+        raise UsageError(f"fewer than {LEAST_BARS} whole bars are heard in it", "take a longer piece with a clear beat")
+    bars = bars_for(seconds, source.tempo_bpm, source.beats_per_bar)
+    chords = np.concatenate([source.bar(number) for number in range(bars)])
+    letters = (source.letters * -(-bars // source.bars))[:bars]
+    section = np.repeat([ord(letter) - ord("A") for letter in letters], source.beats_per_bar)
+    return written(seconds, chords, section, source.beats_per_bar, 0)
 
 
 def written(seconds: float, chords: Ints, section: Ints, beats_per_bar: int, tonic: int) -> Chart:
@@ -95,14 +168,19 @@ def written(seconds: float, chords: Ints, section: Ints, beats_per_bar: int, ton
     )
 
 
-def heard_before(chart: Chart) -> Ints:
-    """How many beats before each beat (K,) of a composed chart the same section was heard last; 0 for never."""
-    earlier = np.zeros(len(chart), dtype=np.int64)
-    latest: dict[int, int] = {}
-    per_phrase = PHRASE_BARS * chart.beats_per_bar
-    for start in range(0, len(chart), per_phrase):
-        section = int(chart.section[start])
-        if section in latest:
-            earlier[start : start + per_phrase] = start - latest[section]
-        latest[section] = start
+def heard_before(section: npt.NDArray[np.integer], begins: Ints) -> Ints:
+    """How many beats before each beat (K,) its section was heard last; 0 for never.
+
+    Args:
+        section: of each beat (K,).
+        begins: the beats at which sections begin (S,), rising.
+    """
+    earlier = np.zeros(len(section), dtype=np.int64)
+    latest: dict[int, tuple[int, int]] = {}
+    for start, stop in zip(begins.tolist(), [*begins[1:].tolist(), len(section)], strict=False):
+        name = int(section[start])
+        if name in latest:
+            then, length = latest[name]
+            earlier[start : min(stop, start + length)] = start - then
+        latest[name] = start, stop - start
     return earlier

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from emogen.composing.drafts import Drafts
+from emogen.composing.drafts import Drafts, Drawn
 from emogen.composing.following import Following
+from emogen.composing.originality import Originality
 from emogen.composing.rules import RULES
 from emogen.composing.wish import Wish
 from emogen.errors import EmogenError
 from emogen.model.numpy_network import NumpyComposer, NumpyReader
+from emogen.model.opening import reader_of
 from emogen.model.rotary import Floats32
 from emogen.music import position, relative
 from emogen.music.notes import Ints, Piece
@@ -29,11 +31,12 @@ from emogen.music.tokens import COLUMN, SHIFT_MS
 from emogen.settings import SampleSettings
 
 if TYPE_CHECKING:
-    from emogen.model.network import Composer, Reader
+    from emogen.model.growing import Reader
+    from emogen.model.network import Composer
 
-PULSE = 2.5
-"""By how much the network's scores for the parts of a beat are multiplied. Drawn as they are learnt, pieces drift into
-the spacing of the notes they have just drawn."""
+SHARPNESS = 4.0
+"""Of the pulse, see ``growing.Reader.logits``. Drawn as they are learnt, pieces drift into the spacing of the notes
+they have just drawn (benchmarks/recipe.md, "The charted voice")."""
 AS_LEARNT = SampleSettings(temperature=1, top_p=1, top_k=0, min_p=0)
 """How all families but pitch are sampled, whatever is set. Truncated too, durations make pieces denser by a fifth,
 velocities obey less, and shifts are no more coherent (benchmarks/recipe.md)."""
@@ -47,18 +50,20 @@ def generate(
     sample: SampleSettings,
     opening: Piece | None = None,
     tell: Callable[[float], None] = lambda seconds: None,
-) -> list[Piece]:  # six: the network and its plans, the wishes, how to draw, what to begin with, and progress
+    known: Originality | None = None,
+) -> list[Drawn]:  # seven: a network, its plans and songs; the wishes, how to draw, what to begin with, and progress
     """A piece for each wish, of exactly its length, all drawn as one batch.
 
     Args:
         opening: notes that every piece begins with; they must end before the shortest wish does.
         tell: called after each note with the seconds of music composed so far, over all pieces.
+        known: the songs of which no run is copied.
     """
-    drafts = Drafts(wishes, plans, opening, sample.guidance, network.settings.chart)
+    drafts = Drafts(wishes, plans, opening, sample.guidance, network.settings.chart, known)
     guided = sample.guidance != 1
-    reader = network.reader(len(drafts) * (2 if guided else 1))
+    reader = reader_of(network, len(drafts) * (2 if guided else 1))
     unread = drafts.length
-    done: dict[int, Piece] = {}
+    done: dict[int, Drawn] = {}
     done_s = 0.0
     while len(drafts):
         if unread > reader.room:  # full: restart from the later half of its notes
@@ -122,7 +127,7 @@ def draw_note(
     following = drafts.following
     for family, rules in enumerate(RULES):
         told = tell(following, drafts, family, note[:, COLUMN.shift]) if following else None
-        logits = reader.logits(family) if told is None else reader.logits(family, told, PULSE)
+        logits = reader.logits(family) if told is None else reader.logits(family, told, SHARPNESS)
         if guided:
             logits = logits[rows:] + drafts.guidance * (logits[:rows] - logits[rows:])
         if not np.isfinite(logits).all():  # nothing could be drawn from them, and no piece would end

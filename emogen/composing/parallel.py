@@ -23,8 +23,8 @@ from math import ceil
 from time import sleep
 from typing import Any
 
+from emogen.composing.drafts import Drawn
 from emogen.composing.wish import Wish
-from emogen.music.notes import Piece
 from emogen.system.processes import CONTEXT, pool
 
 AT_ONCE = 32
@@ -36,7 +36,7 @@ POLL_S = 0.05
 
 Tell = Callable[[float], None]
 """Called now and then with the seconds of music composed so far."""
-Compose = Callable[[Sequence[Wish], Tell], list[Piece]]
+Compose = Callable[[Sequence[Wish], Tell], list[Drawn]]
 """A piece for each wish, as one batch."""
 
 
@@ -45,7 +45,7 @@ def workers_for(pieces: int, cores: int) -> int:
     return max(1, min(cores, ceil(pieces / FEWEST)))
 
 
-def compose_all(compose: Compose, wishes: Sequence[Wish], workers: int, tell: Tell) -> Generator[Piece]:
+def compose_all(compose: Compose, wishes: Sequence[Wish], workers: int, tell: Tell) -> Generator[Drawn]:
     """A piece for each wish, in the order of the wishes, composed in parts by that many processes.
 
     With one worker it is this process. Otherwise ``compose`` must be picklable.
@@ -69,7 +69,7 @@ def _tell_more(tell: Tell, before_s: float, seconds: float) -> None:
     tell(before_s + seconds)
 
 
-def _in_processes(compose: Compose, parts: Sequence[Sequence[Wish]], workers: int, tell: Tell) -> Iterator[Piece]:
+def _in_processes(compose: Compose, parts: Sequence[Sequence[Wish]], workers: int, tell: Tell) -> Iterator[Drawn]:
     done_s = CONTEXT.Array("d", len(parts) + 1, lock=False)  # of each part; and whether to stop
     with pool(workers, "try again with --threads 1", _remember, (done_s, compose)) as processes:
         composing = deque(processes.submit(_compose_part, number, part) for number, part in enumerate(parts))
@@ -94,7 +94,7 @@ def _remember(done_s: Any, compose: Compose) -> None:
     _given = done_s, compose
 
 
-def _compose_part(number: int, part: Sequence[Wish]) -> list[Piece]:
+def _compose_part(number: int, part: Sequence[Wish]) -> list[Drawn]:
     done_s, compose = _given
 
     def tell(seconds: float) -> None:

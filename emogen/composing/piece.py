@@ -64,10 +64,12 @@ class Piece(Notes):
         made_by: the version of emogen, emotion, seconds, seed, checkpoint and settings, as JSON has them; None for
             music from elsewhere. ``save`` writes it into the MIDI file, and ``read`` finds it there.
         remarks: what ``read`` mended in a damaged file or left out, in plain words.
+        bars: the chart that it was composed on, by which ``save`` writes tempo and bars; None for other music.
     """
 
     made_by: dict[str, Any] | None = None
     remarks: tuple[str, ...] = ()
+    bars: Chart | None = None
 
     def __post_init__(self) -> None:
         for (name, (low, high)), column in zip(RANGES.items(), self.columns, strict=True):
@@ -132,8 +134,11 @@ class Piece(Notes):
 
     @cached_property
     def chart(self) -> Chart:
-        """Beats, bars, chords and sections, heard from the notes: ``chart.lines()``, ``.tempo_bpm``, ``.letters``."""
-        return Chart.of(self)
+        """Beats, bars, chords and sections, heard from the notes: ``chart.lines()``, ``.tempo_bpm``, ``.letters``.
+
+        Of a piece just composed, those it was composed on.
+        """
+        return self.bars or Chart.of(self)
 
     def measures(self) -> Measures:
         """Length, notes per second, key, loudness, range and more, each with its unit in the docstring of its field."""
@@ -201,13 +206,18 @@ def write(piece: Piece, file: Path, sound: Callable[[], Sound] | None = None, or
     suffix, sound = file.suffix.lower(), sound or (lambda: render.audio(piece))
     heading = title(piece.made_by, file.stem)
     if suffix in (".mid", ".midi"):
-        midi.write_piece(piece, file, piece._text())
+        midi.write_piece(piece, file, piece._text(), piece.bars)
     elif suffix == ".png":
         render.write_picture(file, piece, heading)
     elif suffix == ".html":
         told = facts(piece.made_by, measure(piece))
         page.write_page(
-            file, piece, heading, told, render.small_mp3(sound()), original or midi.midi_bytes(piece, piece._text())
+            file,
+            piece,
+            heading,
+            told,
+            render.small_mp3(sound()),
+            original or midi.midi_bytes(piece, piece._text(), piece.bars),
         )
     elif suffix in render.SOUND_FORMATS:
         render.write_sound(file, sound())

@@ -25,12 +25,31 @@ UNTRUSTED = (LookupError, TypeError, ValueError, AttributeError, StopIteration)
 
 def made_by(wish: Wish, label: str, sample: SampleSettings, prime: str = "") -> dict[str, Any]:
     """What makes a piece: enough to make it again. ``label`` names the voice, ``prime`` the music it begins with."""
+    from emogen.composing.wish import RETURNS
+    from emogen.music.lead_sheet import symbol
     from emogen.music.measures import TONICS  # imports numpy, which words need not
 
     wanted = {"emotion": dict(wish.emotion), "seconds": wish.seconds, "seed": wish.seed, "plan": dict(wish.pins)}
     tonic = {} if wish.tonic is None else {"tonic": TONICS[wish.tonic]}
+    bars = {
+        "tempo": wish.tempo_bpm,
+        "meter": wish.beats_per_bar and f"{wish.beats_per_bar}/4",
+        "chords": " | ".join(" ".join(map(symbol, bar)) for bar in wish.chords),
+        "form": wish.form,
+        "returns": None if wish.returns == RETURNS else wish.returns,
+        "chart": wish.chart and " ".join(wish.chart.lines(len(wish.chart))),
+    }
+    asked = {name: value for name, value in bars.items() if value not in (None, "")}
     how = sample.model_dump(exclude={"device", "threads"})  # neither changes what is drawn
-    return {"emogen": __version__, **wanted, **tonic, "checkpoint": label, **how, **({"prime": prime} if prime else {})}
+    return {
+        "emogen": __version__,
+        **wanted,
+        **tonic,
+        **asked,
+        "checkpoint": label,
+        **how,
+        **({"prime": prime} if prime else {}),
+    }
 
 
 def manifest(text: str) -> dict[str, Any] | None:

@@ -13,7 +13,9 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from emogen.composing import originality
 from emogen.composing.drafts import Drafts
+from emogen.composing.wish import RETURNS
 from emogen.music import position
 from emogen.music.notes import LOWEST_KEY, Ints
 from emogen.music.plan import ENTRIES, HARMONY
@@ -123,9 +125,11 @@ def towards_harmony(drafts: Drafts, shift: Ints) -> Nats:
 
 
 CHORD_PULL, CHORD_FADES = 1.0, (60, 72)
-"""Nats between the keys of the chord's pitch classes and the others, in full up to the first pitch, fading to none at
-the second: accompaniment plays the chord, a melody moves through it. And nats for its root in the bass."""
-ROOT_PULL, BASS_BELOW = 2.0, 52
+"""Nats between the keys of the chord's pitch classes and the others where chords were asked for, in full up to the
+first pitch, fading to none at the second: accompaniment plays the chord, a melody moves through it. Chords that nobody
+asked for are left to the network: pulled, harmony is narrower than real harmony (benchmarks/recipe.md)."""
+ROOT_PULL, BASS_BELOW = 1.0, 52
+"""Nats for the chord's root below a pitch; twice as many where chords were asked for."""
 PITCH = np.arange(SIZES[COLUMN.pitch]) + LOWEST_KEY
 CHORD_WEIGHT = np.interp(PITCH, CHORD_FADES, (1, 0)).astype(np.float32)
 
@@ -137,25 +141,47 @@ def plays_the_chord(drafts: Drafts, shift: Ints) -> Nats:
     tones = drafts.following.landing[:, position.BEAT + 1 : position.BEAT + 13]
     sounds = tones.any(axis=1, keepdims=True)
     is_root = (drafts.following.root[:, None] == PITCH % 12) & (PITCH < BASS_BELOW)
-    return sounds * CHORD_WEIGHT * CHORD_PULL * (tones[:, PITCH % 12] - 0.5) + np.float32(ROOT_PULL) * is_root
+    wishes = drafts.steering.wishes
+    asked = np.array([bool(wish.chords) or wish.chart is not None for wish in wishes], dtype=np.float32)[:, None]
+    tones_pull = asked * sounds * CHORD_WEIGHT * CHORD_PULL * (tones[:, PITCH % 12] - 0.5)
+    return tones_pull + np.float32(ROOT_PULL) * (1 + asked) * is_root
 
 
-RETURN_SHIFT, RETURN_PITCH = 1.5, 2.0
-"""Nats for shifts and keys that a section had at the same place when it was heard before."""
+RETURN_SHIFT, RETURN_PITCH = np.float32(1.5), np.float32(2.0)
+"""Nats for shifts and keys that a section had at the same place when it was heard before, with ``Wish.returns`` as it
+is if nobody asks."""
 
 
 def returns_in_rhythm(drafts: Drafts, shift: Ints) -> Nats:
     """A section that was heard before has its rhythm again."""
     if not drafts.following:
         return NOTHING
-    return np.float32(RETURN_SHIFT) * drafts.following.returning_shifts(drafts.onset_ms, drafts.length)
+    return RETURN_SHIFT * _returns(drafts) * drafts.following.returning_shifts(drafts.onset_ms, drafts.length)
 
 
 def returns_in_pitch(drafts: Drafts, shift: Ints) -> Nats:
     """A section that was heard before has its notes again."""
     if not drafts.following:
         return NOTHING
-    return np.float32(RETURN_PITCH) * drafts.following.returning_pitches(drafts.notes, drafts.length)
+    return RETURN_PITCH * _returns(drafts) * drafts.following.returning_pitches(drafts.notes, drafts.length)
+
+
+COPIED = np.float32(-100)
+"""Nats for a key that would complete a copy: it is drawn only where nothing else can be."""
+
+
+def copies_no_song(drafts: Drafts, shift: Ints) -> Nats:
+    """No run of notes is completed that a training song has."""
+    first = drafts.length - originality.NOTES + 1
+    if drafts.known is None or first < 1:  # note 0 is the silence before the piece
+        return NOTHING
+    pitch = drafts.notes[:, first : drafts.length, COLUMN.pitch].astype(np.int64)
+    return COPIED * drafts.known.knows(pitch)
+
+
+def _returns(drafts: Drafts) -> Nats:
+    """How strongly the themes of each draft return (B, 1), 1 as a rule."""
+    return np.array([wish.returns for wish in drafts.steering.wishes], dtype=np.float32)[:, None] / RETURNS
 
 
 RULES: tuple[tuple[Rule, ...], ...] = (
@@ -168,7 +194,7 @@ RULES: tuple[tuple[Rule, ...], ...] = (
         towards_density,
         returns_in_rhythm,
     ),  # shift
-    (rises_in_a_chord, towards_harmony, plays_the_chord, returns_in_pitch),  # pitch
+    (rises_in_a_chord, towards_harmony, plays_the_chord, returns_in_pitch, copies_no_song),  # pitch
     (),  # velocity
     (is_released_in_time,),  # duration
 )

@@ -26,6 +26,7 @@ PLAN_S = 40.0
 comparison; the clips of EMOPIA, on which plans are measured, last 36 s on average."""
 NEAREST = 8
 """Where the mode is given, the plan is one of this number whose own mode is nearest. Chosen without comparison."""
+MODE = ENTRIES.index("mode")
 CORRECT_NOTES = 8
 """Notes from one measurement of the passage to the next. Chosen without comparison."""
 GAIN = 3.0
@@ -79,6 +80,8 @@ class Steering:
                 self.sources[row] = plan.copy(), source
             if self.charted:
                 plan[HARMONY] = np.nan
+                if self.wishes[row].chords or self.wishes[row].chart is not None:  # which have a mode already
+                    plan[MODE] = np.nan
             self.planned[row] = self.plan[row] = plan
             self.lack[row] = 0
             self.begins[row] = length

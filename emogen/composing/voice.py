@@ -7,14 +7,17 @@ import secrets
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 from pydantic import ValidationError
 
+from emogen.composing.drafts import Drawn
+from emogen.composing.form import like
 from emogen.composing.generate import generate
+from emogen.composing.originality import Originality
 from emogen.composing.parallel import Compose, Tell, compose_all, workers_for
 from emogen.composing.piece import Piece
 from emogen.composing.provenance import made_by
@@ -24,6 +27,7 @@ from emogen.errors import EmogenError, UsageError, whole_number
 from emogen.model.checkpoint import Meta, plans_of, read_meta
 from emogen.model.numpy_network import NumpyComposer
 from emogen.model.opening import open_network
+from emogen.music.chart import Chart
 from emogen.music.notes import Piece as Notes
 from emogen.music.plan import PlanTable
 from emogen.settings import SampleSettings
@@ -55,6 +59,12 @@ class Terms(Sampling, total=False):
     density: float | None
     loudness: float | None
     register: float | None
+    tempo: float | None
+    meter: str | None
+    chords: str | None
+    form: str | None
+    returns: float | None
+    chart: Chart | str | os.PathLike[str] | None
     prime: Notes | str | os.PathLike[str] | None
 
 
@@ -105,6 +115,15 @@ class Voice:
             self._networks[kind] = open_network(self.path, self.meta, *kind)
         return self._networks[kind]
 
+    @cached_property
+    def known(self) -> Originality | None:
+        """The songs of which it copies no run; None where nothing is known of them.
+
+        Raises:
+            EmogenError: the file beside its weights cannot be used.
+        """
+        return Originality.beside(self.path)
+
     @overload
     def compose(
         self, emotion: str | Mapping[str, float], seconds: float, *, seed: int | None = None, **terms: Unpack[Terms]
@@ -133,6 +152,12 @@ class Voice:
         density: float | None = None,
         loudness: float | None = None,
         register: float | None = None,
+        tempo: float | None = None,
+        meter: str | None = None,
+        chords: str | None = None,
+        form: str | None = None,
+        returns: float | None = None,
+        chart: Chart | str | os.PathLike[str] | None = None,
         prime: Notes | str | os.PathLike[str] | None = None,
         **sampling: Unpack[Sampling],
     ) -> Piece | list[Piece]:
@@ -150,6 +175,12 @@ class Voice:
             density: notes per second, 0.5 to 30.
             loudness: mean MIDI velocity, 1 to 127.
             register: mean MIDI pitch, 21 to 108; 60 is middle C.
+            tempo: beats per minute, 30 to 240; whole bars fill the seconds, so it gives way by a few per cent.
+            meter: "4/4" or "3/4".
+            chords: a chord per bar ("Am F C G"), or bars apart by "|"; numerals in the key ("i VI III VII"); N: none.
+            form: the letters of the sections, such as "AABA".
+            returns: how strongly a section that was heard before is heard again, 0 to 1; 0.5 if left out.
+            chart: beats, bars and chords to follow: a ``Chart``, or a piece of MIDI whose bars are taken.
             prime: a piece or a MIDI file that each piece begins with; it must end 1 s before ``seconds`` or earlier.
             **sampling: how notes are drawn, and where, as ``emogen config show`` lists under ``sample``:
                 temperature, top_p, min_p, top_k (of pitches), guidance, device, precision, threads. ``threads`` is 1
@@ -163,7 +194,8 @@ class Voice:
         pieces = list(
             self.stream(
                 emotion, seconds, count=1 if count is None else count, seed=seed, key=key, mode=mode,
-                density=density, loudness=loudness, register=register, prime=prime, **sampling,
+                density=density, loudness=loudness, register=register, tempo=tempo, meter=meter, chords=chords,
+                form=form, returns=returns, chart=chart, prime=prime, **sampling,
             )
         )  # fmt: skip
         return pieces[0] if count is None else pieces
@@ -183,7 +215,9 @@ class Voice:
         """
         rest: dict[str, Any] = dict(terms)
         prime = rest.pop("prime", None)
-        wanted = {name: rest.pop(name) for name in ("key", "mode", "density", "loudness", "register") if name in rest}
+        wanted = {name: rest.pop(name) for name in WANTED if name in rest}
+        if (chart := wanted.get("chart")) is not None and not isinstance(chart, Chart):
+            wanted["chart"] = like(Piece.read(chart).chart, seconds)
         sample = _sample(rest)
         count = whole_number("count", count, 1, 2**32)
         if seed is None:
@@ -215,6 +249,9 @@ class Voice:
             EmogenError: as ``network`` and ``check_prime``, at once; or, later, memory is too small.
         """
         sample = sample or SampleSettings()
+        if not self.meta.model.chart and any(wish.asks_for_bars for wish in wishes):
+            hint = "leave tempo, meter, chords, form, return and chart out, or take the voice default"
+            raise UsageError(f"{self.label} follows no beats and chords", hint)
         opening: Notes | None = None
         name = ""
         if isinstance(prime, Path):
@@ -228,7 +265,7 @@ class Voice:
         cores = min(sample.threads, os.cpu_count() or 1)
         workers = 1 if in_torch else workers_for(len(wishes), cores or default_threads())
         limits = partial(threads, 1 if workers > 1 else cores or 1, in_torch)
-        compose: Compose = partial(_compose, limits, network, self.plans, sample, opening)
+        compose: Compose = partial(_compose, limits, network, self.plans, sample, opening, self.known)
         if workers == 1:
             compose = partial(_in_turn, compose)
 
@@ -236,7 +273,7 @@ class Voice:
             made = compose_all(compose, wishes, workers, tell)
             try:
                 for wish, notes in zip(wishes, made, strict=True):
-                    yield Piece(*notes.columns, made_by(wish, self.label, sample, name))
+                    yield Piece(*notes.columns, made_by(wish, self.label, sample, name), bars=notes.chart)
             except (MemoryError, RuntimeError) as error:
                 if isinstance(error, RuntimeError) and not is_out_of_memory(error):
                     raise
@@ -252,9 +289,15 @@ _TURN = Lock()
 """Held while a batch is composed: the limits of threads are those of the process, so a caller's threads take turns."""
 
 
-def _in_turn(compose: Compose, wishes: Sequence[Wish], tell: Tell) -> list[Notes]:
+def _in_turn(compose: Compose, wishes: Sequence[Wish], tell: Tell) -> list[Drawn]:
     with _TURN:
         return compose(wishes, tell)
+
+
+WANTED = (
+    "key", "mode", "density", "loudness", "register", "tempo", "meter", "chords", "form", "returns", "chart",
+)  # fmt: skip
+"""What ``Wish.of`` takes beside emotion, length and seed."""
 
 
 def _compose(
@@ -263,12 +306,13 @@ def _compose(
     plans: PlanTable,
     sample: SampleSettings,
     opening: Notes | None,
+    known: Originality | None,
     wishes: Sequence[Wish],
     tell: Tell,
-) -> list[Notes]:
+) -> list[Drawn]:
     """Pieces as one batch, within limits of threads that do not outlast it."""
     with limits():
-        return generate(network, plans, wishes, sample, opening, tell)
+        return generate(network, plans, wishes, sample, opening, tell, known)
 
 
 load = Voice.open

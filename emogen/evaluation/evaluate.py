@@ -92,9 +92,12 @@ def heard(pieces: Sequence[Piece], wishes: Sequence[Wish]) -> Heard:
 
 @torch.inference_mode()
 def likelihood(model: Composer, plans: PlanTable, corpus: Corpus, tell: Tell) -> Report:
-    """Nats per note on the test clips, by family and by emotion, with the emotion known and without; plans hidden."""
+    """Nats per note on the test clips, by family and by emotion, with the emotion known and without; plans hidden.
+
+    A network that follows charts is told those of the clips.
+    """
     model.eval()
-    batches = Batches(corpus, "test", 8, model.settings.context_notes, plans)
+    batches = Batches(corpus, "test", 8, model.settings.context_notes, plans, charted=model.settings.chart)
     windows = batches.epoch(0)
     nats, notes = np.zeros((2, len(EMOTIONS) + 1, len(FAMILIES))), np.zeros(len(EMOTIONS) + 1)
     for step in range(len(windows)):
@@ -103,9 +106,9 @@ def likelihood(model: Composer, plans: PlanTable, corpus: Corpus, tell: Tell) ->
         label = corpus.emotion[windows[step][:, 0]]  # -1, the last row, for no label
         np.add.at(notes, label, is_note(batch.notes[:, 1:]).sum(1).numpy())
         for known in (0, 1):
-            given = (batch.notes, batch.emotion * known, batch.plan, batch.remaining_s)
-            each, real = model.nats(*(tensor.to(model.device) for tensor in given))
-            np.add.at(nats[known], label[real.nonzero()[:, 0].cpu().numpy()], each.double().cpu().numpy())
+            given = batch._replace(emotion=batch.emotion * known)
+            each, _ = model.nats(*(tensor.to(model.device) for tensor in given))
+            np.add.at(nats[known], label, each.double().sum(1).cpu().numpy())
     families = nats.sum(1) / notes.sum()
     there = [(index, name) for index, name in enumerate(EMOTIONS) if notes[index]]
     by_emotion = {name: (nats[:, index].sum(-1) / notes[index]).tolist() for index, name in there}

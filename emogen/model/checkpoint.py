@@ -25,7 +25,7 @@ from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from emogen import __version__
 from emogen.emotion import EMOTIONS
@@ -120,6 +120,12 @@ class Meta(Frozen):
     """How many trained it together; going on with another number is not bit for bit the same."""
     checksums: dict[str, str] = {}
     """Of ``WEIGHTS`` (see ``checksum``) and of the file ``TRAINER``; empty in checkpoints of emogen 0.3 and before."""
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _plain_if_not_said(cls, model: object) -> object:
+        """Networks of emogen 0.3 and before know no charts."""
+        return {"chart": False, **model} if isinstance(model, dict) else model
 
     @classmethod
     def of(cls, model: Composer, plans: PlanTable, dataset: DatasetFacts, **training: Any) -> Meta:

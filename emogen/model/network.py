@@ -9,8 +9,9 @@ by the number of the note, half by its onset in seconds and a quarter by its pit
 note back, what was struck half a second ago (performances have no beat grid), the octave below. Three conditions enter
 every step: an emotion, a plan and the time remaining. They become one vector c (B, T, C), which is added to the
 embedding and scales every norm, so that a condition cannot be forgotten on the way up. With ``ModelSettings.chart`` the
-beat and the chords are a fourth, see ``music.position``, ``music.relative`` and ``music.recall``. (Above 300 lines:
-half is the network, half the reading of growing pieces on a GPU and the taking of older weights.)
+beat and the chords are a fourth, see ``music.position``, ``music.relative`` and ``music.recall``; such a network turns
+only every other pair of each head, so that the rest compare what notes are wherever they are, and points at earlier
+notes, see ``pointer``. Pieces that grow note by note are read by ``growing``.
 
 Shapes: B batch, T notes, D width, H heads, C width of the condition, E emotions, P plan entries.
 Sources: rotary positions: Su et al., "RoFormer" (2021); RMS norm: Zhang and Sennrich (2019); norms scaled by a
@@ -22,21 +23,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emogen.emotion import EMOTIONS
 from emogen.model import rotary
-from emogen.model.rotary import FAR_S, OCTAVES, WAVES, Floats32
+from emogen.model.pointer import SENTINEL, Pointer
+from emogen.model.rotary import FAR_S, OCTAVES, WAVES
 from emogen.music import position, recall, relative
-from emogen.music.notes import Ints
 from emogen.music.plan import ENTRIES
-from emogen.music.tokens import COLUMN, NO_NOTE, SHIFT_MS, SIZES, Tokens
+from emogen.music.tokens import COLUMN, NO_NOTE, SHIFT_MS, SIZES
 from emogen.settings import ModelSettings
 
 CONDITION_WIDTH, PLAIN_CONDITION_WIDTH = 128, 64
@@ -74,72 +72,6 @@ class Cache:
         """Forget all notes."""
         self.length = 0
         self.time_s.zero_()
-
-
-class Reader:
-    """A batch of pieces being read, and the logits of their next notes: NumPy arrays in and out.
-
-    This composes on GPUs. Whether it is needed there has not been measured: no GPU was available to compare it with
-    ``numpy_network`` in several processes.
-    """
-
-    def __init__(self, model: Composer, rows: int) -> None:
-        self.model, self.cache = model, Cache(model, rows)
-        self.h = torch.zeros(rows, model.settings.d_model, device=model.device)
-        """The state (B, D) from which the next note is drawn."""
-        self.heard: Tensor | None = None
-        """What followed the longest earlier match of the last note (B, 5)."""
-
-    @property
-    def room(self) -> int:
-        """Notes that can still be read."""
-        return self.cache.room
-
-    @torch.inference_mode()
-    def clear(self) -> None:
-        """Forget all notes."""
-        self.cache.clear()
-
-    @torch.inference_mode()
-    def keep(self, rows: Ints) -> None:
-        """Drop all pieces but ``rows`` (ascending)."""
-        kept = torch.from_numpy(rows).to(self.model.device)
-        self.cache.keep(kept)
-        self.h = self.h[kept]
-        self.heard = None if self.heard is None else self.heard[kept]
-
-    @torch.inference_mode()
-    def read(
-        self,
-        notes: Tokens,
-        emotion: Floats32,
-        plan: Floats32,
-        remaining_s: Floats32,
-        place: Floats32 | None = None,
-        followed: npt.NDArray[np.uint8] | None = None,
-    ) -> None:
-        """Go on with notes (B, T, 4), the emotion (B, E), plan (B, P; NaN: unknown) and time remaining (B, T) given.
-
-        A network that knows charts takes ``place`` (B, T, F) and ``followed`` (B, T, 5) too, see ``Composer``.
-        """
-        condition = self.model.condition(*map(self._here, (emotion, plan, remaining_s, place)))
-        heard = self._here(followed)
-        self.h = self.model(self._here(notes), condition, self.cache, heard)[:, -1]
-        self.heard = None if heard is None else heard[:, -1]
-
-    def _here(self, array: npt.NDArray[Any] | None) -> Any:
-        """An array as a tensor on the network's device."""
-        return None if array is None else torch.from_numpy(array).to(self.model.device)
-
-    @torch.inference_mode()
-    def logits(self, family: int, told: npt.NDArray[np.uint8] | None = None, pulse: float = 1.0) -> Floats32:
-        """Logits (B, size) of one family of the next note; those before it are seen. Told: see ``Composer.head``."""
-        return self.model.head(family, self.h, self._here(told), self.heard, pulse).float().cpu().numpy()
-
-    @torch.inference_mode()
-    def see(self, family: int, drawn: Ints, landing: Floats32 | None = None) -> None:
-        """The next note has these ids (B,) of a family; with the shift, the chart's word on its landing (B, F)."""
-        self.h = self.model.see(family, self.h, self._here(drawn), self._here(landing))
 
 
 class Block(nn.Module):
@@ -184,7 +116,7 @@ class Composer(nn.Module):
     """The whole network."""
 
     by_number: Tensor
-    by_time: Tensor
+    by_second: Tensor
     by_pitch: Tensor
     relations: Tensor
     octaves: Tensor
@@ -212,14 +144,9 @@ class Composer(nn.Module):
             self.relative = nn.Linear(width // 2, relative.SCORES, bias=False)
             self.followed = nn.ModuleList(nn.Embedding(size + 1, width) for size in (*SIZES, recall.BUCKETS - 1))
             self.trust = nn.Embedding(recall.BUCKETS, len(SIZES))
-        head_width = width // settings.n_heads
-        for name, table in (
-            ("by_number", rotary.by_number(head_width, settings.context_notes)),
-            ("by_time", rotary.by_second(head_width)),
-            ("by_pitch", rotary.by_pitch(head_width)),
-            ("octaves", OCTAVES),
-            ("relations", relative.TABLE),
-        ):
+            self.pointers = nn.ModuleList(Pointer(width) for _ in SIZES)
+        angles = rotary.angles(width // settings.n_heads, settings.context_notes, settings.chart)
+        for name, table in {**angles._asdict(), "octaves": OCTAVES, "relations": relative.TABLE}.items():
             self.register_buffer(name, torch.from_numpy(table), persistent=False)
         self.register_buffer("shift_s", torch.tensor([*SHIFT_MS / 1000, 0.0], dtype=torch.float32), persistent=False)
         self.draw_weights()
@@ -227,52 +154,38 @@ class Composer(nn.Module):
     def draw_weights(self) -> None:
         """Initialise the weights at random.
 
-        Gains, scores and the last layers of the heads are zero, so that a new network has plain norms and no opinion:
-        it costs ln(size) nats per family. Embeddings have a variance of 1. A matrix keeps the variance of what it
-        multiplies, but the 2 L matrices that end a branch share that variance, so that depth does not make the sum
-        of them grow.
+        Gains, scores, the pointers' keys and the last layers of the heads are zero, so that a new network has plain
+        norms and no opinion: it costs ln(size) nats per family. Embeddings have a variance of 1. A matrix keeps the
+        variance of what it multiplies, but the 2 L matrices that end a branch share that variance, so that depth does
+        not make the sum of them grow.
         """
         branches = 2 * self.settings.n_layers
         for name, weight in self.named_parameters():
-            if weight.ndim < 2 or name.startswith(NO_OPINION):
+            if weight.ndim < 2 or name.startswith(NO_OPINION) or name.endswith("key.weight"):
                 nn.init.zeros_(weight)
             elif name.startswith(("embed.", "seen.", "followed.")):
                 nn.init.normal_(weight)
             else:
                 ends_branch = name.endswith(("out.weight", "down.weight"))
                 nn.init.normal_(weight, std=(weight.shape[1] * (branches if ends_branch else 1)) ** -0.5)
+        if self.settings.chart:
+            for family in range(len(SIZES)):
+                nn.init.constant_(self.get_parameter(f"pointers.{family}.query.bias")[-1:], SENTINEL)
 
     @property
     def device(self) -> torch.device:
         """The device that holds the weights."""
         return self.shift_s.device
 
-    def reader(self, rows: int) -> Reader:
-        """A reader of a batch of ``rows`` pieces."""
-        return Reader(self, rows)
-
     def is_finite(self) -> bool:
         """Whether no weight is NaN or infinite."""
         return all(bool(weight.sum().isfinite()) for weight in self.parameters())
 
     def take(self, weights: dict[str, Tensor]) -> None:
-        """Take on the weights of another. What it lacks has no effect then: the newest entries of plans, charts.
-
-        A network of wider condition than the other has the other's in its first entries.
-        """
-        told, given = self.plan.out_features, len(weights["plan.weight"])
-        by_entry = weights["plan.weight"].reshape(given, 2, -1)  # weights of the values, and of whether they are known
+        """Take on the weights of another; the newest entries of plans, which it may lack, have no effect then."""
+        by_entry = weights["plan.weight"].reshape(self.plan.out_features, 2, -1)  # the values; whether they are known
         missing = max(len(ENTRIES) - by_entry.shape[2], 0)
-        taken = {**weights, "plan.weight": F.pad(by_entry, (0, missing)).flatten(1)}
-        if self.settings.chart and given == PLAIN_CONDITION_WIDTH:
-            rows, columns = ("emotion.weight", "plan.weight", "remaining.weight"), ("enter.weight", "gains.weight")
-            taken |= {name: F.pad(taken[name], (0, 0, 0, told - given)) for name in rows}
-            taken |= {name: F.pad(taken[name], (0, told - given)) for name in (*columns, "remaining.bias")}
-            new = {name: weight for name, weight in self.state_dict().items() if name not in taken}
-            chart = new.pop("chart.weight").clone()
-            chart[:given] = 0
-            taken |= {"chart.weight": chart, **{name: torch.zeros_like(weight) for name, weight in new.items()}}
-        self.load_state_dict(taken)
+        self.load_state_dict({**weights, "plan.weight": F.pad(by_entry, (0, missing)).flatten(1)})
 
     def condition(self, emotion: Tensor, plan: Tensor, remaining_s: Tensor, place: Tensor | None = None) -> Tensor:
         """c (B, T, C) of emotion weights (B, E; zeros: none), plan (B, P; NaN: unknown), time (B, T; NaN: unknown) and
@@ -325,43 +238,52 @@ class Composer(nn.Module):
             cache.time_s = time_s[:, -1:]
         by_number = self.by_number[start : start + length].expand(batch, -1, -1)
         by_pitch = self.by_pitch[notes[..., COLUMN.pitch].int()]
-        angle = torch.cat([by_number, time_s[..., None] * self.by_time, by_pitch], dim=-1)[:, None]
+        angle = torch.cat([by_number, time_s[..., None] * self.by_second, by_pitch], dim=-1)[:, None]
         return turns(angle)
 
-    def head(
-        self,
-        family: int,
-        h: Tensor,
-        told: Tensor | None = None,
-        followed: Tensor | None = None,
-        pulse: float = 1.0,
-    ) -> Tensor:
-        """Logits (N, size) of one family from h (N, D), which has seen the families before it.
+    def head(self, family: int, h: Tensor, told: Tensor | None = None, followed: Tensor | None = None) -> Tensor:
+        """Logits (..., V) of one family from h (..., D), which has seen the families before it.
 
         Args:
-            told: of the shift in which part of a beat each would land (N, 145); of the pitch the references (N, 4) that
-                intervals and degrees are measured from.
-            followed: (N, 5), as in ``forward``.
-            pulse: by how much the scores of the parts of a beat are multiplied.
+            told: of the shift in which part of a beat each would land (..., 145); of the pitch the references (..., 4)
+                that intervals and degrees are measured from.
+            followed: (..., 5), as in ``forward``.
         """
         mixed = F.gelu(self.mix[family](h))
         logits = self.logits[family](mixed)
         if told is not None and family == COLUMN.shift:
-            logits = logits + pulse * F.pad(self.pulse(mixed), (0, 1)).gather(1, told.long())
+            logits = logits + self.by_part(self.pulse(mixed), told)
         if told is not None and family == COLUMN.pitch:
-            which = self.relations[torch.arange(relative.REFERENCES, device=h.device), told.long()]  # (N, 4, 88)
-            scores = self.relative(mixed).gather(1, which.flatten(1))
-            logits = logits + scores.view(which.shape).sum(1)
+            which = self.relations[torch.arange(relative.REFERENCES, device=h.device), told.long()]  # (..., 4, 88)
+            scores = self.relative(mixed).gather(-1, which.flatten(-2))
+            logits = logits + scores.view(which.shape).sum(-2)
         if followed is not None:
-            length = followed[:, -1].int()
-            trust = self.trust(length)[:, family] * (length > 0)
-            guess = followed[:, family].long().clamp(max=SIZES[family] - 1)
-            logits = logits.scatter_add(1, guess[:, None], trust[:, None].to(logits.dtype))
+            length = followed[..., -1].int()
+            trust = self.trust(length)[..., family] * (length > 0)
+            guess = followed[..., family].long().clamp(max=SIZES[family] - 1)
+            logits = logits.scatter_add(-1, guess[..., None], trust[..., None].to(logits.dtype))
         return logits
 
+    def pointer(self, family: int) -> Pointer:
+        """The pointer of a family."""
+        pointer = self.pointers[family]
+        assert isinstance(pointer, Pointer)  # noqa: S101 (for the type checker: a ModuleList holds any module)
+        return pointer
+
+    def by_part(self, scores: Tensor, bins: Tensor) -> Tensor:
+        """The scores (..., 48) of the parts of a beat where each shift would land, (..., 145); 0 where not known."""
+        return F.pad(scores, (0, 1)).gather(-1, bins.long())
+
+    def seeing(self, h: Tensor, notes: Tensor, landing: Tensor | None = None) -> list[Tensor]:
+        """h (..., D) as the head of each family receives it: having seen the families before it of the next notes
+        (..., 4), and after the shift what the chart says of where it landed (..., F)."""
+        states = [h]
+        for family in range(len(SIZES) - 1):
+            states.append(self.see(family, states[-1], notes[..., family], landing))
+        return states
+
     def see(self, family: int, h: Tensor, drawn: Tensor, landing: Tensor | None = None) -> Tensor:
-        """h (..., D) after the ids (...) drawn of one family, for the heads that follow; after the shift also what the
-        chart says of where it landed (..., F)."""
+        """h (..., D) after the ids (...) drawn of one family, for the heads that follow."""
         h = h + self.seen[family](drawn.int())
         return h if landing is None or family != COLUMN.shift else h + self.land(landing)
 
@@ -377,29 +299,28 @@ class Composer(nn.Module):
         bins: Tensor | None = None,
         references: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Nats (N, 4) by family of the N targets in notes[:, 1:] of (B, T + 1, 4), and the mask (B, T) of targets."""
+        """Nats (B, T, 4) by family of the targets in notes[:, 1:] of (B, T + 1, 4), and the mask (B, T) of targets.
+
+        What is no target, as the pitch of a piece's end and padding, costs 0.
+        """
         if not self.settings.chart:
             place = followed = landing = bins = references = None
         h = self(notes[:, :-1], self.condition(emotion, plan, remaining_s, place), None, followed)
         target = notes[:, 1:].long()
-        real = target[..., COLUMN.shift] != NO_NOTE[COLUMN.shift]
-
-        def only(given: Tensor | None) -> Tensor | None:  # padding is neither computed nor counted from here on
-            return None if given is None else given[real]
-
-        h, target, followed, landing = h[real], target[real], only(followed), only(landing)  # (N, ...)
-        told = [only(bins), only(references), None, None]
-        nats = []
-        for family, nothing in enumerate(NO_NOTE):
-            if family:
-                h = self.see(family - 1, h, target[:, family - 1], landing)
-            logits = self.head(family, h, told[family], followed).float()
-            nats.append(F.cross_entropy(logits, target[:, family], ignore_index=nothing, reduction="none"))
-        return torch.stack(nats, dim=-1), real
+        told, nats = (bins, references, None, None), []
+        with torch.autocast(h.device.type, enabled=False):  # relative scores are large, and differ by little
+            for family, state in enumerate(self.seeing(h.float(), target, landing)):
+                logits, ids = self.head(family, state, told[family], followed), target[..., family]
+                if self.settings.chart:
+                    cost = self.pointer(family).nats(state, logits, ids)
+                else:
+                    cost = F.cross_entropy(logits.mT, ids, ignore_index=NO_NOTE[family], reduction="none")
+                nats.append(cost.masked_fill(ids == NO_NOTE[family], 0))
+        return torch.stack(nats, dim=-1), target[..., COLUMN.shift] != NO_NOTE[COLUMN.shift]
 
     def loss(self, notes: Tensor, *given: Tensor) -> Tensor:
         """Summed nats of each family (4,) for predicting notes[:, 1:] of (B, T + 1, 4); see ``nats``."""
-        return self.nats(notes, *given)[0].sum(0)
+        return self.nats(notes, *given)[0].sum((0, 1))
 
 
 def scaled_norm(x: Tensor, gain: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emogen.emotion import EMOTIONS
-from emogen.model.rotary import FAR_S, OCTAVES, WAVES, Floats32, by_number, by_pitch, by_second
+from emogen.model.rotary import FAR_S, OCTAVES, WAVES, Floats32, angles
 from emogen.music import position, recall, relative
 from emogen.music.notes import Ints
 from emogen.music.plan import ENTRIES
@@ -29,6 +29,30 @@ Layer = tuple[Any, Floats32]
 """A matrix (inputs, outputs), or a ``ByteMatrix`` of ``int8``, and a bias (outputs,)."""
 READ_AT_ONCE = 32
 """Largest number of notes of each piece that are read at once, so that attention takes little memory."""
+
+
+class _Weights:
+    """Weights that are taken one after the other; ``left`` are those not taken yet.
+
+    All raise LookupError or ValueError where there is none of that name and shape.
+    """
+
+    def __init__(self, weights: Mapping[str, Floats32]) -> None:
+        self.left = dict(weights)
+
+    def take(self, name: str, *shape: int) -> Floats32:
+        """A weight as it is."""
+        if self.left[name].shape != shape:
+            raise ValueError(f"{name} is {self.left[name].shape}, not {shape}")
+        return self.left.pop(name)
+
+    def matrix(self, name: str, inputs: int, outputs: int) -> Floats32:
+        """A layer's matrix (inputs, outputs)."""
+        return np.ascontiguousarray(self.take(f"{name}.weight", outputs, inputs).T)
+
+    def layer(self, name: str, inputs: int, outputs: int) -> Layer:
+        """A layer's matrix and bias."""
+        return self.matrix(name, inputs, outputs), self.take(f"{name}.bias", outputs)
 
 
 class NumpyComposer:
@@ -44,24 +68,13 @@ class NumpyComposer:
         width, heads = settings.d_model, settings.n_heads
         self.head_width = width // heads
         self.finite = all(bool(np.isfinite(weight.sum())) for weight in weights.values())
-        rest = dict(weights)
-
-        def take(name: str, *shape: int) -> Floats32:
-            if rest[name].shape != shape:
-                raise ValueError(f"{name} is {rest[name].shape}, not {shape}")
-            return rest.pop(name)
-
-        def matrix(name: str, inputs: int, outputs: int) -> Floats32:
-            return np.ascontiguousarray(take(f"{name}.weight", outputs, inputs).T)
-
-        def layer(name: str, inputs: int, outputs: int) -> Layer:
-            return matrix(name, inputs, outputs), take(f"{name}.bias", outputs)
-
+        rest = _Weights(weights)
+        take, matrix, layer = rest.take, rest.matrix, rest.layer
         tables = [take(f"embed.{family}.weight", size + 1, width) for family, size in enumerate(SIZES)]
         self.embed, self.first = np.concatenate(tables), np.cumsum([0, *map(len, tables[:-1])])
         """All embeddings, and the row (4,) at which those of each family begin."""
         self.seen = [take(f"seen.{family}.weight", size + 1, width) for family, size in enumerate(SIZES[:-1])]
-        told = len(rest["enter.weight"].T)
+        told = len(rest.left["enter.weight"].T)
         self.emotion, self.plan = matrix("emotion", len(EMOTIONS), told), matrix("plan", 2 * len(ENTRIES), told)
         self.remaining, self.enter = layer("remaining", 2 * WAVES + 1, told), layer("enter", told, width)
         gains, bias = layer("gains", told, (2 * settings.n_layers + 1) * width)
@@ -74,7 +87,7 @@ class NumpyComposer:
             qkv = take(f"{name}.qkv.weight", 3 * width, width).reshape(3, heads, self.head_width, width).copy()
             qkv[:2] = qkv[:2, :, pairs]
             qkv[0] *= self.head_width**-0.5
-            hidden = len(rest[f"{name}.up.weight"])
+            hidden = len(rest.left[f"{name}.up.weight"])
             out, up = matrix(f"{name}.out", width, width), matrix(f"{name}.up", width, hidden)
             down = matrix(f"{name}.down", hidden, width)
             self.blocks.append((np.ascontiguousarray(qkv.reshape(-1, width).T), out, up, down))
@@ -83,28 +96,36 @@ class NumpyComposer:
             for family, size in enumerate(SIZES)
         ]
         if settings.chart:
-            self.chart, self.land = matrix("chart", position.WIDTH, told), matrix("land", position.WIDTH, width)
-            self.pulse = np.pad(matrix("pulse", width // 2, position.PARTS), ((0, 0), (0, 1)))  # 0 where not known
-            self.relative = matrix("relative", width // 2, relative.SCORES)
-            sizes = *(size + 1 for size in SIZES), recall.BUCKETS
-            heard = [take(f"followed.{number}.weight", size, width) for number, size in enumerate(sizes)]
-            self.followed, self.first_heard = np.concatenate(heard), np.cumsum([0, *sizes[:-1]])
-            self.trust = take("trust.weight", recall.BUCKETS, len(SIZES))
-            self.trust[0] = 0
-        if rest:
-            raise ValueError(f"weights of another network: {', '.join(rest)}")
-        self.by_number = turns(by_number(self.head_width, settings.context_notes))
-        self.by_second = by_second(self.head_width)
-        self.by_pitch = turns(by_pitch(self.head_width))
+            self._take_charts(rest, told)
+        if rest.left:
+            raise ValueError(f"weights of another network: {', '.join(rest.left)}")
+        by_number, self.by_second, by_pitch = angles(self.head_width, settings.context_notes, settings.chart)
+        self.by_number, self.by_pitch = turns(by_number), turns(by_pitch)
         self.shift_s = np.append(SHIFT_MS / 1000, 0).astype(np.float32)
+
+    def _take_charts(self, rest: _Weights, told: int) -> None:
+        """What only a network that follows charts has."""
+        width = self.settings.d_model
+        self.chart, self.land = rest.matrix("chart", position.WIDTH, told), rest.matrix("land", position.WIDTH, width)
+        self.pulse = np.pad(rest.matrix("pulse", width // 2, position.PARTS), ((0, 0), (0, 1)))  # 0 where not known
+        self.relative = rest.matrix("relative", width // 2, relative.SCORES)
+        sizes = *(size + 1 for size in SIZES), recall.BUCKETS
+        heard = [rest.take(f"followed.{number}.weight", size, width) for number, size in enumerate(sizes)]
+        self.followed, self.first_heard = np.concatenate(heard), np.cumsum([0, *sizes[:-1]])
+        self.trust = rest.take("trust.weight", recall.BUCKETS, len(SIZES))
+        self.trust[0] = 0
+        self.pointers: list[tuple[Floats32, Layer]] = []
+        """Of each family the matrix of the keys, and the layer of the query (scaled) and the sentinel's score."""
+        for family in range(len(SIZES)):
+            name = f"pointers.{family}"
+            key = rest.matrix(f"{name}.key", width, len(rest.left[f"{name}.key.weight"]))
+            query, bias = rest.layer(f"{name}.query", width, key.shape[1] + 1)
+            scale = np.append(np.full(key.shape[1], key.shape[1] ** -0.5), 1).astype(np.float32)
+            self.pointers.append((key, (query * scale, bias * scale)))
 
     def is_finite(self) -> bool:
         """Whether no weight is NaN or infinite."""
         return self.finite
-
-    def reader(self, rows: int) -> NumpyReader:
-        """A reader of a batch of ``rows`` pieces."""
-        return NumpyReader(self, rows)
 
     def condition(
         self, emotion: Floats32, plan: Floats32, remaining_s: Floats32, place: Floats32 | None = None
@@ -134,9 +155,16 @@ class NumpyReader:
         self.length = 0
         self.time_s = np.zeros((rows, 1), np.float32)
         """Onset (B, 1) of the last note, from the first note on."""
-        self.h = np.zeros((rows, s.d_model), np.float32)
+        self.h = self.state = np.zeros((rows, s.d_model), np.float32)
+        """The state (B, D) from which the next note is drawn; and as it was before anything of that was drawn."""
         self.heard: npt.NDArray[np.uint8] | None = None
         """What followed the longest earlier match of the last note (B, 5), see ``Composer.forward``."""
+        self.pointed = s.context_notes if s.chart else 0
+        width = network.pointers[0][0].shape[1] if s.chart else 0
+        self.pointers = np.zeros((len(SIZES), rows, self.pointed, width), np.float32)
+        """What the pointers compare (families, B, notes, W), one note fewer than were read: see ``pointer``."""
+        self.ids = np.zeros((rows, self.pointed, len(SIZES)), np.uint8)
+        """The notes that these stand for."""
 
     @property
     def room(self) -> int:
@@ -155,7 +183,8 @@ class NumpyReader:
                 if to != row:
                     cache[:, to, :, : self.length] = cache[:, row, :, : self.length]
         self.keys, self.values = self.keys[:, : len(rows)], self.values[:, : len(rows)]
-        self.time_s, self.h = self.time_s[rows], self.h[rows]
+        self.time_s, self.h, self.state = self.time_s[rows], self.h[rows], self.state[rows]
+        self.pointers, self.ids = self.pointers[:, rows], self.ids[rows]
         self.heard = None if self.heard is None else self.heard[rows]
 
     def read(
@@ -172,10 +201,17 @@ class NumpyReader:
             some = slice(at, at + READ_AT_ONCE)
             where = None if place is None else place[:, some]
             heard = None if followed is None else followed[:, some]
-            self._read(notes[:, some], self.network.condition(emotion, plan, remaining_s[:, some], where), heard)
+            condition = self.network.condition(emotion, plan, remaining_s[:, some], where)
+            self._read(notes[:, some], condition, where, heard)
         self.heard = None if followed is None else followed[:, -1]
 
-    def _read(self, notes: Tokens, condition: Floats32, followed: npt.NDArray[np.uint8] | None) -> None:
+    def _read(
+        self,
+        notes: Tokens,
+        condition: Floats32,
+        place: Floats32 | None,
+        followed: npt.NDArray[np.uint8] | None,
+    ) -> None:
         """As ``network.Composer.forward`` with a cache."""
         net, (rows, length, _) = self.network, notes.shape
         start, stop = self.length, self.length + length
@@ -200,8 +236,26 @@ class NumpyReader:
             y = (p @ self.values[layer, :, :, :stop]) / p.sum(-1, keepdims=True)
             x += y.swapaxes(1, 2).reshape(x.shape) @ out
             x += gelu(scaled_norm(x, gains[:, 2 * layer + 1]) @ up) @ down
-        last = slice(length - 1, None, length)
-        self.h = scaled_norm(x[last], gains[last, -1])
+        if not self.pointed:
+            last = slice(length - 1, None, length)
+            self.h = scaled_norm(x[last], gains[last, -1])
+            return
+        states = scaled_norm(x, gains[:, -1]).reshape(rows, length, -1)
+        self._remember(notes, place, np.concatenate([self.state[:, None], states[:, :-1]], axis=1))
+        self.h = self.state = states[:, -1]
+
+    def _remember(self, notes: Tokens, place: Floats32 | None, before: Floats32) -> None:
+        """As ``growing.Reader._remember``."""
+        first = self.length - notes.shape[1] - 1
+        some, unknown = slice(max(first, 0), self.length - 1), int(first < 0)
+        h, notes = before[:, unknown:], notes[:, unknown:]
+        for family, (key, _) in enumerate(self.network.pointers):
+            if family:
+                h = h + self.network.seen[family - 1][notes[..., family - 1]]
+            if family == 1 and place is not None:
+                h += place[:, unknown:] @ self.network.land
+            self.pointers[family, :, some] = h @ key
+        self.ids[:, some] = notes
 
     def turn(self, notes: Tokens, start: int) -> npt.NDArray[np.complex64]:
         """The complex numbers (B, T, 1, 1, W/2) by which attention rotates the pairs of notes (B, T, 4)."""
@@ -214,21 +268,42 @@ class NumpyReader:
         parts = by_number, turns(time_s[..., None] * net.by_second), net.by_pitch[notes[..., COLUMN.pitch]]
         return np.concatenate(parts, axis=-1)[:, :, None, None]
 
-    def logits(self, family: int, told: npt.NDArray[np.uint8] | None = None, pulse: float = 1.0) -> Floats32:
-        """Logits (B, size) of one family of the next note; those before it are seen. Told: see ``Composer.head``."""
+    def logits(self, family: int, told: npt.NDArray[np.uint8] | None = None, sharpness: float = 0.0) -> Floats32:
+        """Logits (B, size) of one family of the next note; those before it are seen. See ``growing.Reader.logits``."""
         net, rows = self.network, np.arange(len(self.h))
         mix, last = net.heads[family]
         mixed = gelu(affine(self.h, mix))
         logits = affine(mixed, last)
+        off_beat = np.zeros((), np.float32)
         if told is not None and family == COLUMN.shift:
-            logits += pulse * np.take_along_axis(mixed @ net.pulse, told.astype(np.intp), axis=1)
+            parts, where = mixed @ net.pulse, told.astype(np.intp)
+            logits += np.take_along_axis(parts, where, axis=1)
+            if sharpness:
+                parts[:, :-1] -= parts[:, position.NEIGHBOURS].max(-1)
+                off_beat = np.float32(sharpness) * np.take_along_axis(parts, where, axis=1)[:, 1:]
         if told is not None and family == COLUMN.pitch:
             which = relative.TABLE[np.arange(relative.REFERENCES), told]  # (B, 4, 88)
             logits += (mixed @ net.relative)[rows[:, None, None], which].sum(1)
         if self.heard is not None:
             guess = np.minimum(self.heard[:, family], SIZES[family] - 1)
             logits[rows, guess] += net.trust[self.heard[:, -1], family]
+        if self.pointed:
+            logits = self._pointed(family, logits)
+        if off_beat.ndim:
+            later = logits[:, 1:] + off_beat
+            logits[:, 1:] = later + log_sum(logits[:, 1:]) - log_sum(later)
         return logits
+
+    def _pointed(self, family: int, logits: Floats32) -> Floats32:
+        """As ``pointer.Pointer.mixed``."""
+        query = affine(self.h, self.network.pointers[family][1])
+        known = slice(self.length - 1)
+        scores = (self.pointers[family, :, known] @ query[:, :-1, None])[..., 0]
+        share = softmax(np.concatenate([scores, query[:, -1:]], axis=1))
+        chance = softmax(logits) * share[:, -1:]
+        at = np.arange(len(logits))[:, None] * logits.shape[1] + self.ids[:, known, family]
+        chance += np.bincount(at.ravel(), share[:, :-1].ravel(), logits.size).reshape(logits.shape)
+        return np.log(chance)
 
     def see(self, family: int, drawn: Ints, landing: Floats32 | None = None) -> None:
         """The next note has these ids (B,) of a family; with the shift, the chart's word on its landing (B, F)."""
@@ -247,6 +322,19 @@ def affine(x: Floats32, layer: Layer) -> Floats32:
 def scaled_norm(x: Floats32, gain: Floats32) -> Floats32:
     """RMS norm of x (N, D) times a gain, which includes the factor sqrt(D)."""
     return x * (gain / np.sqrt(np.einsum("nd,nd->n", x, x))[:, None])
+
+
+def softmax(x: Floats32) -> Floats32:
+    """Probabilities (N, V) of logits (N, V)."""
+    p = np.exp(x - x.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    return p
+
+
+def log_sum(x: Floats32) -> Floats32:
+    """The logarithm (N, 1) of the sum of the exponentials of x (N, V)."""
+    most = x.max(-1, keepdims=True)
+    return most + np.log(np.exp(x - most).sum(-1, keepdims=True))
 
 
 def turns(angle: Floats32) -> npt.NDArray[np.complex64]:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from emogen.errors import EmogenError
 from emogen.model.checkpoint import Meta, check_fits, load_into, load_numpy
-from emogen.model.numpy_network import NumpyComposer
+from emogen.model.numpy_network import NumpyComposer, NumpyReader
 from emogen.system.devices import pick_device
 
 if TYPE_CHECKING:
+    from emogen.model.growing import Reader
     from emogen.model.network import Composer
 
 
@@ -50,3 +51,12 @@ def open_in_torch(path: Path, meta: Meta, device: str) -> Composer:
     model = Composer(meta.model)
     load_into(model, path)
     return model.to(pick_device(device)).eval()
+
+
+def reader_of(network: Composer | NumpyComposer, rows: int) -> Reader | NumpyReader:
+    """A reader of ``rows`` pieces that grow note by note."""
+    if isinstance(network, NumpyComposer):
+        return NumpyReader(network, rows)
+    from emogen.model.growing import Reader
+
+    return Reader(network, rows)

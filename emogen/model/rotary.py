@@ -7,6 +7,7 @@ by its pitch (Su et al., "RoFormer", 2021); ``network`` says what for.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,20 +24,31 @@ WAVES = 8
 """Number of waves over the time remaining, each twice as fast as the one before."""
 
 
-def by_number(head_width: int, context_notes: int) -> Floats32:
-    """Angles by the number of the note (context_notes, a quarter of the pairs)."""
+class Angles(NamedTuple):
+    """The angles by which attention rotates the pairs of a head."""
+
+    by_number: Floats32
+    """(context_notes, a quarter of the pairs)"""
+    by_second: Floats32
+    """Per second (half of the pairs,)."""
+    by_pitch: Floats32
+    """Of the 88 pitches and of "no note" (89, a quarter of the pairs)."""
+
+
+def angles(head_width: int, context_notes: int, halved: bool = False) -> Angles:
+    """The angles for heads of a width. With ``halved`` every other pair is not turned.
+
+    Pairs that are not turned compare notes as they are, however far apart: Barbero et al., "Round and round we go!
+    What makes rotary positional encodings useful?" (2025).
+    """
     quarter = head_width // 8
-    return np.outer(np.arange(context_notes), 1e4 ** -(np.arange(quarter) / quarter)).astype(np.float32)
-
-
-def by_second(head_width: int) -> Floats32:
-    """Angles per second (half of the pairs,)."""
-    return frequencies(BEATS_S, head_width // 2 - 2 * (head_width // 8)).astype(np.float32)
-
-
-def by_pitch(head_width: int) -> Floats32:
-    """Angles of the 88 pitches and of "no note" (89, a quarter of the pairs)."""
-    return np.outer(np.arange(SIZES[COLUMN.pitch] + 1), frequencies(INTERVALS, head_width // 8)).astype(np.float32)
+    number = np.outer(np.arange(context_notes), 1e4 ** -(np.arange(quarter) / quarter))
+    second = frequencies(BEATS_S, head_width // 2 - 2 * quarter)
+    pitch = np.outer(np.arange(SIZES[COLUMN.pitch] + 1), frequencies(INTERVALS, quarter))
+    if halved:
+        for table in (number, second, pitch):
+            table[..., 1::2] = 0
+    return Angles(number.astype(np.float32), second.astype(np.float32), pitch.astype(np.float32))
 
 
 def frequencies(periods: tuple[float, float], count: int) -> npt.NDArray[np.float64]:

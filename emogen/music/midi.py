@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from emogen.errors import UnusableFile
+from emogen.music.chart import Chart
 from emogen.music.midi_events import Events, bytes_of, count_of, first_text, read_events
 from emogen.music.midi_notes import NEVER, Notes
 from emogen.music.notes import HIGHEST_KEY, LOWEST_KEY, Ints, Piece
@@ -38,6 +39,8 @@ LAST_NOTE_MS = 8000
 a track may well end half an hour after its music."""
 
 DEFAULT_TEMPO_US = 500_000
+LONGEST_BEAT_MS = 3800
+"""Longer beats have ticks of more than a millisecond in ``midi_bars``: such pieces have no bars in their file."""
 _NTSC_FRAMES = {29: 30_000 / 1001}
 """Frames per second that SMPTE's names round."""
 
@@ -168,20 +171,25 @@ def to_pretty_midi(piece: Piece, text: str = "") -> pretty_midi.PrettyMIDI:
     return midi
 
 
-def midi_bytes(piece: Piece, text: str = "") -> bytes:
+def midi_bytes(piece: Piece, text: str = "", bars: Chart | None = None) -> bytes:
     """The standard MIDI file of a piece, see ``to_pretty_midi``; the same bytes for the same piece.
 
-    A ``text`` is written as the first text event, at time 0, in UTF-8; ``read_text`` gives it back.
+    With the ``bars`` that it was composed on it lies on them, see ``midi_bars``, where these begin with the piece. A
+    ``text`` is written as the first text event, at time 0, in UTF-8; ``read_text`` gives it back.
     """
+    if bars and bars.beats_ms[0] == 0 and np.diff(bars.beats_ms).max() < LONGEST_BEAT_MS:
+        from emogen.music.midi_bars import bytes_on_bars  # imports mido, which reading never needs
+
+        return bytes_on_bars(piece, bars, text)
     file = io.BytesIO()
     to_pretty_midi(piece, text).write(file)
     return file.getvalue()
 
 
-def write_piece(piece: Piece, path: Path, text: str = "") -> None:
+def write_piece(piece: Piece, path: Path, text: str = "", bars: Chart | None = None) -> None:
     """Write ``midi_bytes`` to a file, which appears whole or not at all; one of that name is replaced."""
     with whole(path) as draft:
-        draft.write_bytes(midi_bytes(piece, text))
+        draft.write_bytes(midi_bytes(piece, text, bars))
 
 
 def read_text(source: Path | bytes) -> str:

@@ -20,6 +20,10 @@ PARTS = 48
 """Parts of a beat: each 10 ms long at 125 beats per minute, and even for halves, thirds, quarters and sixths."""
 UNKNOWN = PARTS
 """The bin of every shift where the beat is not known."""
+NEAR = 6
+"""Parts on either side that are near a part: an eighth of a beat, so that sixteenths and triplets are apart."""
+NEIGHBOURS = (np.arange(PARTS)[:, None] + np.arange(-NEAR, NEAR + 1)) % PARTS
+"""The parts (48, 13) near each part, and itself."""
 WAVES = (1, 2, 4)
 """Waves per beat that tell its phase."""
 BEAT = 2 + 2 * len(WAVES) + 1 + 3

@@ -54,6 +54,13 @@ class Progression(BaseModel):
             letters="".join(chart.letters[bar] for bar in whole),
         )
 
+    def in_bars_of(self, beats: int) -> Progression:
+        """The same bars with another number of beats."""
+        per_bar = self.beats_per_bar
+        chords = np.array(self.chords[: self.bars * per_bar]).reshape(self.bars, per_bar)
+        kept = chords[:, np.arange(beats) * per_bar // beats].ravel()
+        return self.model_copy(update={"beats_per_bar": beats, "chords": tuple(kept.tolist())})
+
     def bar(self, number: int) -> Ints:
         """The chords of one bar (beats_per_bar,), as ``chords``; beyond the last bar it begins again."""
         first = number % self.bars * self.beats_per_bar
