@@ -219,7 +219,7 @@ class SampleSettings(Section):
     """How pieces are sampled from the network."""
 
     temperature: float = Field(default=0.8, gt=0, le=5)
-    """Boldness in pitch: below 1 safer, above 1 wilder. Rhythm, loudness and note length are sampled unchanged."""
+    """Boldness in pitch: lower is safer, higher wilder. Rhythm, loudness and note length do not depend on it."""
 
     top_p: float = Field(default=0.9, gt=0, le=1)
     """Sample pitches from the likeliest values that together have this probability."""

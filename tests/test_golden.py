@@ -14,7 +14,7 @@ from emogen.music.midi import midi_bytes, read_piece
 from tests.conftest import Run
 from tests.training import Notebook, new_trainer
 
-PIECE = "95de64ec915031392174310e14f745172982d54ee3ee12cf26714915451a98e8"
+PIECE = "b94d6247a804b19d970dbc11836b9d78088277aa9160e5b92cac5824eca9e100"
 LOSSES = (
     17.60699, 17.55694, 17.63483, 17.64512, 17.63183, 17.63059, 17.61778, 17.81586, 17.56776, 17.53296,
     17.53632, 17.53067, 17.95371, 17.64351, 17.39124, 17.4917, 17.4307, 17.40236, 17.35913, 17.32933,

@@ -41,6 +41,8 @@ class Following:
         """Highest and lowest key (B,) of the last onset, and of the one before."""
         self.landing = np.zeros((rows, position.WIDTH), dtype=np.float32)
         """What the charts say of where the next note lands (B, F), see ``land``."""
+        self.landed_ms = np.full(rows, -1)
+        """When (B,) it lands."""
         self.landing_beat = np.zeros(rows)
         """The beat (B,) on which it lands."""
         self.root = np.full(rows, relative.NO_ROOT, dtype=np.uint8)
@@ -50,7 +52,7 @@ class Following:
         """Go on with some of the drafts (indices) only."""
         for name in ("place", "followed", "beat", "top", "bass", "top_before", "bass_before", "landing", "root"):
             setattr(self, name, getattr(self, name)[rows])
-        self.landing_beat = self.landing_beat[rows]
+        self.landing_beat, self.landed_ms = self.landing_beat[rows], self.landed_ms[rows]
         self.charts, self.earlier = [self.charts[row] for row in rows], [self.earlier[row] for row in rows]
         self.recall.keep(rows)
 
@@ -61,9 +63,9 @@ class Following:
             self.place, self.followed, self.beat = (
                 np.concatenate([a, a], axis=1) for a in (self.place, self.followed, self.beat)
             )
-        for row, chart in enumerate(self.charts):
-            self.place[row, new] = position.at(chart, onset_ms[row : row + 1]).features[0]
-            self.beat[row, new] = chart.beat_at(onset_ms[row])
+        if not np.array_equal(onset_ms, self.landed_ms):
+            self.land(onset_ms)
+        self.place[:, new], self.beat[:, new] = self.landing, self.landing_beat
         self.followed[:, new, :4], self.followed[:, new, 4] = SILENCE, 0
         if not new:  # the silence before the piece
             return
@@ -84,6 +86,7 @@ class Following:
 
     def land(self, at_ms: Ints) -> None:
         """The next notes land at these times (B,)."""
+        self.landed_ms = at_ms
         for row, chart in enumerate(self.charts):
             moment = position.at(chart, at_ms[row : row + 1])
             self.landing[row], self.root[row] = moment.features[0], moment.root[0]

@@ -94,7 +94,7 @@ def heard(pieces: Sequence[Piece], wishes: Sequence[Wish]) -> Heard:
 def likelihood(model: Composer, plans: PlanTable, corpus: Corpus, tell: Tell) -> Report:
     """Nats per note on the test clips, by family and by emotion, with the emotion known and without; plans hidden.
 
-    A network that follows charts is told those of the clips.
+    A network that follows charts receives those of the clips.
     """
     model.eval()
     batches = Batches(corpus, "test", 8, model.settings.context_notes, plans, charted=model.settings.chart)
