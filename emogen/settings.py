@@ -137,13 +137,13 @@ class TrainSettings(Section):
     """Number of parts in which a batch is computed, one after the other, to save memory; the result is the same."""
 
     learning_rate: float = Field(default=1e-3, gt=0, lt=1)
-    """Highest learning rate, reached after the warm-up; it then falls along a cosine to a twentieth."""
+    """Highest learning rate (AdamW's; Muon's is 20 times it), after the warm-up; in the last 30 % it falls to zero."""
 
     warmup_steps: int = Field(default=100, ge=0)
     """Optimizer steps over which the learning rate rises from zero."""
 
     weight_decay: float = Field(default=0.1, ge=0)
-    """AdamW's decay of the weight matrices."""
+    """Decay of the weight matrices, relative to the learning rate."""
 
     grad_clip: float = Field(default=1.0, gt=0)
     """Longer gradients (L2 norm) are clipped to this length."""

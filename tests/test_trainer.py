@@ -34,7 +34,7 @@ from emogen.system.devices import COMPILERS
 from emogen.training import shelf
 from emogen.training import trainer as loop
 from emogen.training.distributed import Team
-from emogen.training.optimizer import learning_rate
+from emogen.training.optimizer import FALLS, learning_rate
 from emogen.training.progress import advise
 from emogen.training.run import Run
 from emogen.training.shelf import resumable
@@ -253,7 +253,7 @@ def test_every_step_has_the_learning_rate_of_its_place(tmp_path: Path, monkeypat
         done = (epoch - 1 + (batch - 1) / batches) / 5
         assert rate == learning_rate(trainer.settings.train, number, done)
     assert rates[0] == pytest.approx(0.01 / 3)
-    assert rates[-1] == pytest.approx(0.01 / 20, rel=0.1)
+    assert rates[-1] == pytest.approx(0.01 / FALLS * (1 - done), rel=1e-9)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])

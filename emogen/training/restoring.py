@@ -59,7 +59,7 @@ def restore(optimizer: Optimizer, saved: Any, step: int) -> None:
     own = optimizer.state_dict()
     groups = [group["params"] for group in own["param_groups"]]
     if not isinstance(saved, dict) or [group["params"] for group in saved["param_groups"]] != groups:
-        raise ValueError("another optimizer's")
+        raise ValueError("another optimizer's state; its weights can begin a new training, with --init")
     state = saved["state"]
     if state.keys() != (own["state"].keys() if step else {}.keys()):
         raise ValueError("not the state of all weights")

@@ -57,6 +57,7 @@ class Trainer:
         """What was found to be faster, where it was timed, now or before the training went on."""
         self.settled = False
         torch.set_num_threads(min(s.threads or default_threads(), most_threads()))
+        torch.set_flush_denormal(True)  # a CPU takes far longer for numbers too small to matter
         torch.manual_seed(s.seed)
         self.model = Composer(settings.model)
         self.init, scale = "", None
