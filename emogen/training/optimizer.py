@@ -93,7 +93,7 @@ class MuonAdamW(torch.optim.AdamW):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """Matrices (N, R, C) with singular values near 1 instead of their own, and zero where they are zero.
+    """Matrices (N, R, C) with singular values near 1 and the same singular vectors; zeros stay.
 
     Newton and Schulz's iteration; in bfloat16 on a GPU.
     """
