@@ -17,6 +17,7 @@ from emogen.cli.ckpt import _age, sparkline
 from emogen.model.checkpoint import META, WEIGHTS, Meta, load_weights, read_meta
 from emogen.training.run import Run as RunFolder
 from emogen.training.shelf import all_in, found
+from tests import tiny
 from tests.conftest import Run
 from tests.training import Notebook, new_trainer
 
@@ -320,3 +321,10 @@ def test_none_of_it_needs_torch(ckpt: Run) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert Path("mine.safetensors").exists()
+
+
+def test_a_loss_that_is_no_number_is_null_in_json(run: Run, tmp_path: Path) -> None:
+    meta = tiny.at(1, loss=float("nan"))
+    path = tiny.put(tmp_path / "runs" / "main" / "checkpoints", "best", meta)
+    shown = json.loads(run("ckpt", "show", str(path), "--json")[1], parse_constant=pytest.fail)
+    assert shown["history"][0]["valid"] is None

@@ -29,6 +29,7 @@ from emogen.training import curves
 from emogen.training.run import Run
 from emogen.training.shelf import found, resumable
 from emogen.training.trainer import Trainer
+from tests import conftest
 from tests.hostile import forget_checksums
 from tests.midi_files import dataset
 
@@ -120,7 +121,7 @@ def trained(emogen_train: Command, *arguments: str) -> None:
 def test_precision_auto_says_what_was_timed_and_a_run_that_goes_on_is_not_timed_again(emogen_train: Command) -> None:
     code, _, err = emogen_train("--precision", "auto", "--epochs", "1")
     assert code == 0, err
-    facts, timed, *_ = err.splitlines()  # what is trained is said before anything takes time
+    facts, _, timed, *_ = err.splitlines()  # what is trained is said before anything takes time
     said = re.fullmatch(
         r"computing in (float32|bfloat16): bfloat16 was timed to be \S+ times as fast as float32", timed
     )
@@ -140,13 +141,36 @@ def test_training_tells_in_plain_lines_what_it_does_and_what_comes_next(emogen_t
     )
     number = r"\d+\.\d+"
     families = rf"\(shift {number}  pitch {number}  velocity {number}  duration {number}\)"
-    assert re.fullmatch(rf"epoch 1/2 batch 1/\d+  loss {number}  [\d,]+ notes/s  \d+ s left", lines[1])
-    for epoch, line in enumerate(lines[2:4], 1):
+    needs = rf"the bundled voice needs {number} nats per note on these validation songs; --init default begins with it"
+    assert re.fullmatch(needs, lines[1])
+    assert re.fullmatch(rf"epoch 1/2 batch 1/\d+  loss {number}  [\d,]+ notes/s  \d+ s left", lines[2])
+    for epoch, line in enumerate(lines[3:5], 1):
         pattern = rf"epoch {epoch}/2  train {number}  valid {number} nats per note {families}  \d+ s"
         assert re.fullmatch(pattern, line), line
-    assert re.fullmatch(rf"best: epoch [12], valid {number} nats per note, in runs/main", lines[4])
-    assert lines[5:] == ["next: emogen generate --emotion happy --seconds 30"]
+    assert re.fullmatch(rf"best: epoch [12], valid {number} nats per note, in runs/main", lines[5])
+    assert re.fullmatch(
+        rf"the bundled voice is better \({number}\), and composes unless --checkpoint is given", lines[6]
+    )
+    assert lines[7:] == ["next: emogen generate --emotion happy --seconds 30"]
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", err)
+
+
+def test_nobody_composes_with_a_run_that_is_worse_than_the_bundled_voice_unasked(
+    emogen_train: Command, run: conftest.Run
+) -> None:
+    emogen_train()
+    meta = read_meta(found(MAIN / "checkpoints", "best")[0])
+    assert meta.voice_loss is not None
+    assert meta.voice_loss < (meta.valid_loss or 0)
+    log = (MAIN / "log.jsonl").read_text().splitlines()
+    assert all(json.loads(line)["voice"] == pytest.approx(meta.voice_loss) for line in log)
+    for choice, composes in (((), "the bundled voice ("), (("--checkpoint", "main"), "main/best_")):
+        _, _, err = run("generate", "-e", "sad", "-s", "5", "--seed", "1", "--force", *choice)
+        assert f"composing with {composes}" in err
+        assert ("whose best has" in err and "--checkpoint main takes it" in err) == (not choice)
+    listed = run("ckpt", "list")[2]
+    assert f"the bundled voice needs {meta.voice_loss:.4f} on the validation songs of run 'main'" in listed
+    assert f"{meta.voice_loss:.4f} nats per note on the same songs" in run("ckpt", "show", "main")[1]
 
 
 def test_a_run_leaves_its_settings_logs_and_checkpoints(emogen_train: Command) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from emogen.errors import EmogenError
 from emogen.model.checkpoint import VOICE, WEIGHTS, load_trainer, load_weights, read_meta
-from emogen.training.shelf import all_in, found, name, resolve, resumable, rotate, runs_in, set_aside_after
+from emogen.training.shelf import all_in, found, name, resolve, resumable, rotate, runs_in, set_aside_after, unasked
 from tests.tiny import at, put
 
 
@@ -266,3 +266,16 @@ def test_without_any_run_the_command_that_makes_one_is_told(tmp_path: Path) -> N
 
 def test_the_bundled_voice_is_meant_by_default_and_where_nothing_is_trained(tmp_path: Path) -> None:
     assert resolve("default", runs(tmp_path)) == resolve("", tmp_path / "none") == VOICE
+
+
+@pytest.mark.parametrize(("voice", "taken"), [(8.0, VOICE), (9.5, None), (None, None)])
+def test_the_best_run_composes_unasked_where_it_beats_the_voice(
+    voice: float | None, taken: Path | None, tmp_path: Path
+) -> None:
+    meta = at(1, loss=9.0).model_copy(update={"voice_loss": voice})
+    path = put(tmp_path / "main" / "checkpoints", "best", meta)
+    chosen, why = unasked(tmp_path)
+    assert chosen == resolve("", tmp_path) == (taken or path)
+    assert ("8.00 nats per note on the validation songs of run 'main', whose best has 9.00" in why) == (voice == 8.0)
+    assert ("9.00 on its validation songs; the bundled voice: 9.50" in why) == (voice == 9.5)
+    assert resolve("main", tmp_path) == path

@@ -47,6 +47,11 @@ def list_checkpoints(as_json: AsJson = False, *, settings: Settings) -> None:
         mark = " [bold]* best[/bold]" if row["best"] else ""
         shown.add_row(escape(row["run"]), escape(row["name"]) + mark, *numbers)
     output.print(shown)
+    voices = {row["run"]: row["voice"] for row in rows if row["voice"] is not None}
+    for run, loss in voices.items():
+        console.print(
+            escape(f"the bundled voice needs {loss:.4f} on the validation songs of run '{run}'"), soft_wrap=True
+        )
 
 
 def _rows(run: Path) -> list[dict[str, Any]]:
@@ -69,6 +74,7 @@ def _rows(run: Path) -> list[dict[str, Any]]:
                 "step": meta.step,
                 "train": meta.history[-1].train if meta.history else None,
                 "valid": meta.valid_loss,
+                "voice": meta.voice_loss,
                 "bytes": size,
                 "age_s": age_s,
                 "path": str(path),
@@ -89,13 +95,22 @@ def show(which: Which = "best", as_json: AsJson = False, *, settings: Settings) 
     path = shelf.resolve(which, settings.paths.runs)
     meta = checkpoint.read_meta(path)
     if as_json:
-        echo(json.dumps({"path": str(path), **meta.model_dump(mode="json")}, indent=2))
+        echo(json.dumps({"path": str(path), **_plain(meta.model_dump(mode="json"))}, indent=2))
         return
     shown = table("", "", header=False)
     for name, value in _facts(path, meta).items():
         if value:
             shown.add_row(name, escape(value))
     output.print(shown)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: numbers that are none are null."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _facts(path: Path, meta: Meta) -> dict[str, str]:
@@ -124,6 +139,7 @@ def _facts(path: Path, meta: Meta) -> dict[str, str]:
         facts |= {
             "train loss": f"{last.train:.4f} nats per note  {sparkline([loss.train for loss in meta.history])}",
             "valid loss": f"{last.valid:.4f} nats per note  {sparkline([loss.valid for loss in meta.history])}",
+            "bundled voice": f"{meta.voice_loss:.4f} nats per note on the same songs" if meta.voice_loss else "",
             "valid by family": f"{families} (a quarter of the whole, {last.valid / 4:.4f}, compares to nats per token)",
         }
     return facts

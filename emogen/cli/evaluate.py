@@ -27,7 +27,7 @@ SHOWN = {
 @settings_options("sample", "paths.runs", "paths.home")
 def evaluate(
     checkpoint: Annotated[
-        str, typer.Option(help="As for emogen generate (default: best if there is one, otherwise the bundled voice).")
+        str, typer.Option(help="As for emogen generate (default: best, where that is better than the bundled voice).")
     ] = "",
     data: Annotated[str, typer.Option(help="Name or folder of a prepared, labelled corpus (default: the last).")] = "",
     count: Annotated[int, typer.Option(help="Pieces of each emotion, 2 to 1000.")] = 40,

@@ -53,7 +53,7 @@ def generate(
         str,
         typer.Option(
             help="best or last of the newest run, RUN/best, a checkpoint's name, a folder, a file, or default, "
-            "the bundled voice (default: best if there is one, otherwise the bundled voice)."
+            "the bundled voice (default: best, where that is better than the bundled voice)."
         ),
     ] = "",
     prime: Annotated[Path | None, typer.Option(help="A MIDI file whose music the piece continues.")] = None,
@@ -107,10 +107,12 @@ def generate(
 
     from emogen.composing.piece import Piece
     from emogen.composing.voice import Voice  # imports numpy: whatever needs neither it nor a checkpoint is checked
+    from emogen.training.shelf import unasked
 
     voice = Voice.open(checkpoint, settings.paths.runs)
     pieces = compose(voice, wishes, settings.sample, prime)
-    console.print(f"composing with {escape(voice.label)}, seed {seed}")
+    why = f" {unasked(settings.paths.runs)[1]}".rstrip() if not checkpoint else ""
+    console.print(escape(f"composing with {voice.label}{why}, seed {seed}"), soft_wrap=True)
     if settings.sample.threads > (cores := os.cpu_count() or 1):
         console.print(
             f"this computer has {cores} cores, fewer than --threads {settings.sample.threads}: it uses {cores}"

@@ -135,6 +135,9 @@ def _learn(trainer: Trainer, resumed: str, again: str) -> None:
         return
     with Screen(trainer) as screen:
         screen.say(_facts(trainer) + (f", resuming from {resumed}" if resumed else ""))
+        if trainer.voice_loss is None:
+            needs = f"{trainer.measure_voice():.4f} nats per note"
+            screen.say(f"the bundled voice needs {needs} on these validation songs; --init default begins with it")
         try:
             done = trainer.learn(screen)
         except KeyboardInterrupt:
@@ -148,6 +151,10 @@ def _learn(trainer: Trainer, resumed: str, again: str) -> None:
             screen.say(f"stopped early: no better valid loss for {settings.patience} epochs (--patience)")
         best = min(progress.history, key=lambda loss: loss.valid)
         screen.say(f"best: epoch {best.epoch}, valid {best.valid:.4f} nats per note, in {run.folder}")
+        if trainer.voice_loss is not None and best.valid >= trainer.voice_loss:
+            screen.say(
+                f"the bundled voice is better ({trainer.voice_loss:.4f}), and composes unless --checkpoint is given"
+            )
     console.print("next: emogen generate --emotion happy --seconds 30")
 
 

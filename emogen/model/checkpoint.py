@@ -118,6 +118,8 @@ class Meta(Frozen):
     """The corpora of that checkpoint and those before it, the first one first."""
     processes: Count = 1
     """How many trained it together; going on with another number is not bit for bit the same."""
+    voice_loss: float | None = None
+    """What the bundled voice needs on the validation clips of this training, in nats per note; None: not measured."""
     checksums: dict[str, str] = {}
     """Of ``WEIGHTS`` (see ``checksum``) and of the file ``TRAINER``; empty in checkpoints of emogen 0.3 and before."""
 

@@ -50,6 +50,8 @@ def picture(epochs: list[dict[str, Any]], title: str) -> Image.Image:
     both: dict[str, Line] = {"train": [], "valid": []}
     families: dict[str, Line] = {}
     rate: Line = []
+    if all("voice" in facts for facts in epochs):
+        both["voice"] = []
     for facts in epochs:
         for name, line in both.items():
             line.append((facts["epoch"], facts[name]))

@@ -118,20 +118,42 @@ def _saved_at(path: Path) -> float:
         return 0.0
 
 
+def unasked(runs: Path) -> tuple[Path, str]:
+    """The checkpoint to compose with if nobody names one, and why, in words that follow its name.
+
+    The best of the run trained last, unless the bundled voice needs fewer nats on the same validation clips; else the
+    bundled voice.
+    """
+    best = next((path for run in runs_in(runs) for path in found(run / "checkpoints", "best")), None)
+    if best is None:
+        return VOICE, ""
+    try:
+        meta = read_meta(best)
+    except EmogenError:  # which opening it will tell
+        return best, ""
+    if meta.voice_loss is None or meta.valid_loss is None:
+        return best, ""
+    run, own, voices = shown(meta.run), f"{meta.valid_loss:.2f}", f"{meta.voice_loss:.2f} nats per note"
+    if meta.valid_loss < meta.voice_loss:
+        return best, f"({own} on its validation songs; the bundled voice: {voices})"
+    return (
+        VOICE,
+        f"({voices} on the validation songs of run '{run}', whose best has {own}: --checkpoint {run} takes it)",
+    )
+
+
 def resolve(name: str, runs: Path) -> Path:
     """The checkpoint that a user names.
 
     ``best``, ``last`` or a checkpoint's name are looked up in the run trained last; ``RUN/best`` in the run of that
     name; a run, by its name or folder, means its best; ``default`` is the bundled voice; anything else is the path of a
-    checkpoint folder or of an exported ``.safetensors`` file. Nothing at all means the best of the run trained last,
-    else the bundled voice.
+    checkpoint folder or of an exported ``.safetensors`` file. Nothing at all means what ``unasked`` gives.
 
     Raises:
         EmogenError: there is none, with the command that makes one or the names there are.
     """
     if not name:
-        best = (path for run in runs_in(runs) for path in found(run / "checkpoints", "best"))
-        return next(best, VOICE)
+        return unasked(runs)[0]
     if name == "default":
         return VOICE
     as_path = Path(name)

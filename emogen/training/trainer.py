@@ -19,6 +19,7 @@ from emogen.errors import EmogenError
 from emogen.model import checkpoint
 from emogen.model.checkpoint import DatasetFacts, EpochLoss, Meta
 from emogen.model.network import Composer
+from emogen.model.opening import open_in_torch
 from emogen.music import tokens
 from emogen.settings import Settings
 from emogen.system.devices import (
@@ -37,6 +38,8 @@ from emogen.training.optimizer import learning_rate, make_optimizer
 from emogen.training.progress import Progress, Watch, advise
 from emogen.training.run import Run, stop_requested
 
+VOICE_NOTES = 40_000
+"""Notes on which the bundled voice is measured, or some more: seconds on a CPU."""
 SAVE_SHARE = 0.05
 """Largest share of the time that is spent on saving ``last``."""
 
@@ -80,8 +83,26 @@ class Trainer:
         size = (s.batch_size, settings.model.context_notes, self.plans)
         self.train_batches = Batches(corpus, "train", *size, augment=s, charted=charted)
         self.valid_batches = Batches(corpus, "valid", *size, charted=charted)
+        self.voice_loss: float | None = None
+        """What the bundled voice needs on the same validation clips, where that was measured."""
         self.parts = min(s.accumulate, s.batch_size)
         self.saved_at, self.save_cost_s = time.monotonic(), 0.0
+
+    def measure_voice(self) -> float:
+        """What the bundled voice needs on the validation clips, in nats per note; of many notes, on some of them."""
+        meta = checkpoint.read_meta(checkpoint.VOICE)
+        voice = open_in_torch(checkpoint.VOICE, meta, self.device.type)
+        plans, context = checkpoint.plans_of(checkpoint.VOICE, meta), meta.model.context_notes
+        batches = Batches(self.corpus, "valid", 2, context, plans, charted=meta.model.chart)
+        notes, nats = 0, 0.0
+        every = 1 + sum(int(windows[:, 2].sum()) for windows in batches.epoch(0)) // VOICE_NOTES
+        for i in range(0, len(batches.epoch(0)), every):
+            batch = batches.batch(0, i)
+            with torch.no_grad():
+                nats += voice.loss(*(tensor.to(self.device) for tensor in batch)).sum().item()
+            notes += count_notes(batch)
+        self.voice_loss = nats / notes
+        return self.voice_loss
 
     def learn(self, watch: Watch) -> bool:
         """Train until all epochs are done or patience runs out; False if it was asked to stop, and then it is saved.
@@ -229,7 +250,8 @@ class Trainer:
         p.epoch, p.batch, p.nats, p.notes, p.seconds = p.epoch + 1, 0, 0.0, 0, 0.0
         if self.team.leads:
             rate = self.optimizer.param_groups[0]["lr"]
-            self.run.record({**loss.model_dump(), "step": p.step, "learning_rate": rate})
+            voice = {} if self.voice_loss is None else {"voice": self.voice_loss}
+            self.run.record({**loss.model_dump(), "step": p.step, "learning_rate": rate, **voice})
         if valid in sorted(each.valid for each in p.history)[: s.keep_best]:
             self.save("best", s.keep_best)
         if p.epoch % s.checkpoint_every == 0 or p.epoch == s.epochs:
@@ -265,7 +287,12 @@ class Trainer:
         clips = {split: len(self.corpus.clips(split)) for split in SPLITS}
         dataset = DatasetFacts(name=manifest.name, fingerprint=manifest.fingerprint, clips=clips)
         where = {"run": shown(self.run.name), "epoch": p.epoch, "step": p.step, "history": tuple(p.history)}
-        origin = {"init": self.init, "ancestors": self.ancestors, "processes": self.team.size}
+        origin = {
+            "init": self.init,
+            "ancestors": self.ancestors,
+            "processes": self.team.size,
+            "voice_loss": self.voice_loss,
+        }
         settings = self.settings.train.model_dump(mode="json")
         meta = Meta.of(self.model, self.plans, dataset, train=settings, bf16_on_cpu=self.bf16_on_cpu, **where, **origin)
         place = {name: value for name, value in vars(p).items() if name != "history"}  # that is in the meta
@@ -286,7 +313,7 @@ class Trainer:
                 f"{path.name} was trained on other data ({meta.dataset.name}) than this ({self.corpus.manifest.name})",
                 "choose the data with --data, or start another run with --name",
             )
-        self.init, self.ancestors = meta.init, meta.ancestors
+        self.init, self.ancestors, self.voice_loss = meta.init, meta.ancestors, meta.voice_loss
         self.plans = self.train_batches.plans = self.valid_batches.plans = checkpoint.plans_of(path, meta)
         self.bf16_on_cpu = meta.bf16_on_cpu
         self.bf16 = self.bf16_on_cpu if self.bf16 is None else self.bf16
