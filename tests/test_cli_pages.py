@@ -33,7 +33,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Piece]:
         return sine(0.5)
 
     named = render.engine_for
-    monkeypatch.setattr(render, "engine_for", lambda font: named(font) if font else render.Engine(play, "sine"))
+    monkeypatch.setattr(render, "engine_for", lambda font: named(font) if font else render.Engine(play, 1.0, "sine"))
     return heard
 
 
