@@ -14,7 +14,7 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +75,14 @@ def resumed(path: Path) -> Trainer:
     return trainer
 
 
-def first(state: Any) -> dict[str, Any]:
-    moments: dict[str, Any] = state["optimizer"]["state"][0]
-    return moments
+def first(state: Any, name: str = "exp_avg") -> dict[str, Any]:
+    """What an optimizer keeps of the first weight of which it keeps that: AdamW its moments, Muon a momentum."""
+    kept: Iterator[dict[str, Any]] = iter(state["optimizer"]["state"].values())
+    return next(moments for moments in kept if name in moments)
 
 
 def numbers(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Any], Any]:
-    return lambda state: first(state).update({name: change(first(state)[name])})
+    return lambda state: first(state, name).update({name: change(first(state, name)[name])})
 
 
 WRONG_STATES: dict[str, Callable[[Any], Any]] = {
@@ -94,6 +95,9 @@ WRONG_STATES: dict[str, Callable[[Any], Any]] = {
     "NaN": numbers("exp_avg", lambda own: own * torch.nan),
     "infinity": numbers("exp_avg_sq", lambda own: own + torch.inf),
     "negative squares": numbers("exp_avg_sq", lambda own: -1 - own),
+    "a momentum of one number": numbers("momentum", lambda own: torch.zeros(1)),
+    "a momentum that is NaN": numbers("momentum", lambda own: own * torch.nan),
+    "a momentum where moments should be": lambda state: first(state).update(momentum=first(state).pop("exp_avg")),
     "other steps": numbers("step", lambda own: own + 1),
     "a moment missing": lambda state: first(state).pop("exp_avg"),
     "a moment more": lambda state: first(state).update(max_exp_avg_sq=first(state)["exp_avg_sq"]),
@@ -141,7 +145,7 @@ def test_moments_that_share_memory_are_parted(stopped: Path) -> None:
     moments.update(exp_avg=shared, exp_avg_sq=shared)
     torch.save(state, stopped / TRAINER)
     trainer = resumed(stopped)
-    taken = trainer.optimizer.state_dict()["state"][0]
+    taken = first({"optimizer": trainer.optimizer.state_dict()})
     assert taken["exp_avg"].is_contiguous()
     assert taken["exp_avg"].untyped_storage().data_ptr() != taken["exp_avg_sq"].untyped_storage().data_ptr()
     assert trainer.learn(Notebook())

@@ -960,3 +960,11 @@ def test_a_checkpoint_of_another_shape_is_no_beginning(tmp_path: Path) -> None:
     other = settings().model_copy(update={"model": ModelSettings(**SHAPE | {"d_model": 64})})
     with pytest.raises(EmogenError, match="do not fit"):
         Trainer(music(), other, before.run, init=shelf.found(before.run.checkpoints, "last")[0])
+
+
+def test_small_numbers_are_small_again_after_training(tmp_path: Path) -> None:
+    """Whoever composes in the same process counts on them."""
+    smallest = float(np.float32(1e-42))
+    assert new_trainer(tmp_path, epochs=1).learn(Notebook())
+    assert torch.tensor(smallest).mul(0.5).item() > 0
+    assert np.float32(smallest) * np.float32(0.5) > 0

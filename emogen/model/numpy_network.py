@@ -27,6 +27,8 @@ from emogen.settings import ModelSettings
 
 Layer = tuple[Any, Floats32]
 """A matrix (inputs, outputs), or a ``ByteMatrix`` of ``int8``, and a bias (outputs,)."""
+LEAST = 1e-37
+"""As ``pointer.LEAST``."""
 READ_AT_ONCE = 32
 """Largest number of notes of each piece that are read at once, so that attention takes little memory."""
 
@@ -303,7 +305,7 @@ class NumpyReader:
         chance = softmax(logits) * share[:, -1:]
         at = np.arange(len(logits))[:, None] * logits.shape[1] + self.ids[:, known, family]
         chance += np.bincount(at.ravel(), share[:, :-1].ravel(), logits.size).reshape(logits.shape)
-        return np.log(chance)
+        return np.log(np.maximum(chance, LEAST))
 
     def see(self, family: int, drawn: Ints, landing: Floats32 | None = None) -> None:
         """The next note has these ids (B,) of a family; with the shift, the chart's word on its landing (B, F)."""

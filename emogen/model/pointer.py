@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 POINT = 64
 """Width of what is compared."""
+LEAST = 1e-37
+"""The least chance: its logarithm is finite, and it is never drawn."""
 SENTINEL = 8.0
 """The sentinel's score in a new network: with nothing learnt, 500 earlier notes together have a chance of .14."""
 
@@ -52,4 +54,4 @@ class Pointer(nn.Module):
         scores, sentinel = self.scores(h[:, None], keys)
         share = torch.cat([scores[:, 0], sentinel[:, 0]], dim=-1).softmax(-1)
         chance = logits.float().softmax(-1) * share[:, -1:]
-        return chance.scatter_add(1, ids.long(), share[:, :-1]).log()
+        return chance.scatter_add(1, ids.long(), share[:, :-1]).clamp(min=LEAST).log()

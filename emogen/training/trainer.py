@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -60,7 +61,6 @@ class Trainer:
         """What was found to be faster, where it was timed, now or before the training went on."""
         self.settled = False
         torch.set_num_threads(min(s.threads or default_threads(), most_threads()))
-        torch.set_flush_denormal(True)  # a CPU takes far longer for numbers too small to matter
         torch.manual_seed(s.seed)
         self.model = Composer(settings.model)
         self.init, scale = "", None
@@ -112,7 +112,7 @@ class Trainer:
             KeyboardInterrupt: at the second Ctrl-C, anywhere.
         """
         s, p = self.settings.train, self.progress
-        with stop_requested() as stop:
+        with flushed(), stop_requested() as stop:
             while p.epoch < s.epochs and not self.out_of_patience():
                 self.settle(watch)
                 batches = len(self.train_batches.epoch(p.epoch))
@@ -326,6 +326,16 @@ class Trainer:
             if is_out_of_memory(error):
                 raise
             raise EmogenError(f"the parts of {path} do not fit together: {error}", checkpoint.TAKE_ANOTHER) from None
+
+
+@contextmanager
+def flushed() -> Iterator[None]:
+    """Numbers too small to matter are zero inside: a CPU takes far longer for them. Outside they may be wanted."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def count_notes(batch: Batch) -> int:
