@@ -105,11 +105,11 @@ def _fit(file: Path, data: str, force: bool, settings: Settings) -> None:
     console.print(f"fitting on the training songs of {escape(prepared.manifest.name)} ...")
     fitted = Ear.fit(prepared)
     fitted.save(file)
-    scores = fitted.scores
-    console.print(
-        f"cross-validated by song: quadrant {scores.quadrant:.3f}, arousal {scores.arousal:.3f}, "
-        f"valence {scores.valence:.3f}"
-    )
+    for name, scores in (("", fitted.scores), ("the second judge, ", fitted.second_scores)):
+        console.print(
+            f"{name}cross-validated by song: quadrant {scores.quadrant:.3f}, arousal {scores.arousal:.3f}, "
+            f"valence {scores.valence:.3f}"
+        )
     told = ", ".join(f"{name} {value:.3f}" for name, value in fitted.coherence.aucs.items())
     console.print(f"coherence, AUC by song: {told}")
     console.print(escape(f"{file}: {file.stat().st_size / 1e6:.2f} MB"))

@@ -11,8 +11,10 @@ import numpy as np
 
 from emogen.data.corpus import Corpus
 from emogen.data.split import group_songs
+from emogen.ear import second
 from emogen.ear.coherence import Coherence
 from emogen.ear.judge import Judge, Scores, arousal, cross_validate, valence
+from emogen.ear.second import SecondJudge
 from emogen.emotion import EMOTIONS, QUADRANT_OF
 from emogen.errors import EmogenError
 from emogen.music.notes import Piece
@@ -21,7 +23,9 @@ from emogen.system import files
 
 BUNDLED = Path(__file__).with_name("fitted.safetensors")
 FOLDS, SEED = 10, 0
-FORMAT = 1
+PARTS = ("judge", "coherence", "second")
+"""What the names of a file's arrays begin with."""
+FORMAT = 2
 PROBE = Piece.of([0, 400, 800], [60, 64, 67], [70, 70, 70], [400, 400, 400])
 """A piece that every ear can hear."""
 
@@ -44,14 +48,18 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Ear:
-    """A judge of emotion and a score of coherence, with what is known of how good they are."""
+    """Two judges of emotion and a score of coherence, with what is known of how good they are."""
 
     judge: Judge
     coherence: Coherence
     scores: Scores
     """The judge's accuracies in cross-validation by song."""
-    dataset: str
-    """Fingerprint of the corpus whose training songs it was fitted on."""
+    second: SecondJudge
+    """Nothing is tuned to it: it is asked in evaluations only."""
+    second_scores: Scores
+    """The second judge's, likewise."""
+    songs: frozenset[str]
+    """The songs that they were fitted on, and so know."""
 
     @classmethod
     def fit(cls, corpus: Corpus) -> Ear:
@@ -74,8 +82,14 @@ class Ear:
             Judge.fit(pieces, quadrant),
             Coherence.fit(pieces, song, SEED),
             cross_validate(pieces, quadrant, song, FOLDS, SEED),
-            corpus.manifest.fingerprint,
+            SecondJudge.fit(pieces, quadrant),
+            second.cross_validate(pieces, quadrant, song, FOLDS, SEED),
+            frozenset(corpus.manifest.songs[one] for one in np.unique(corpus.song[clips])),
         )
+
+    def knows(self, corpus: Corpus) -> bool:
+        """Whether it was fitted on a song that is a test song of this corpus, so that its verdicts there say little."""
+        return any(corpus.manifest.songs[song] in self.songs for song in np.unique(corpus.song[corpus.clips("test")]))
 
     def opinions(self, pieces: Iterable[Piece]) -> list[Opinion]:
         """What is heard in each piece. Both judges put it on the grid of the tokens, as composed pieces are."""
@@ -92,16 +106,23 @@ class Ear:
         ]
 
     def save(self, file: Path) -> None:
-        """Write it as one file of numbers in half precision."""
+        """Write it as one file of numbers, those of tables in half precision."""
         from safetensors.numpy import save as serialise
 
-        parts = {"judge": self.judge.arrays(), "coherence": self.coherence.arrays()}
+        parts = (self.judge.arrays(), self.coherence.arrays(), self.second.arrays())
         arrays = {
-            f"{part}/{name}": np.asarray(values, dtype=np.float16 if np.ndim(values) > 1 else np.float32)
-            for part, named in parts.items()
+            f"{part}/{name}": values
+            if values.dtype == np.uint8
+            else np.asarray(values, dtype=np.float16 if np.ndim(values) > 1 else np.float32)
+            for part, named in zip(PARTS, parts, strict=True)
             for name, values in named.items()
         }
-        known = {"format": FORMAT, "dataset": self.dataset, "scores": self.scores._asdict()}
+        known = {
+            "format": FORMAT,
+            "scores": self.scores._asdict(),
+            "second_scores": self.second_scores._asdict(),
+            "songs": sorted(self.songs),
+        }
         with files.whole(file) as draft:
             draft.write_bytes(serialise(arrays, metadata={"ear": json.dumps(known)}))
 
@@ -123,10 +144,15 @@ class Ear:
                 arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
             parts = [
                 {name.partition("/")[2]: values for name, values in arrays.items() if name.startswith(f"{part}/")}
-                for part in ("judge", "coherence")
+                for part in PARTS
             ]
-            scores = Scores(**{name: float(score) for name, score in known["scores"].items()})
-            ear = cls(Judge.of(parts[0]), Coherence.of(parts[1]), scores, str(known["dataset"]))
+            scores, second_scores = (
+                Scores(**{name: float(score) for name, score in known[which].items()})
+                for which in ("scores", "second_scores")
+            )
+            songs = frozenset(map(str, known["songs"]))
+            judges = Judge.of(parts[0]), Coherence.of(parts[1]), scores, SecondJudge.of(parts[2]), second_scores
+            ear = cls(*judges, songs)
             ear.opinions([PROBE])  # fails where a part listens for other features
             return ear
         except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
