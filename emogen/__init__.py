@@ -11,7 +11,7 @@ Importing this imports nothing else: each name below comes from its own module w
 
 __version__ = "0.4.0"
 
-__all__ = ["EMOTIONS", "Chart", "EmogenError", "Piece", "Voice", "__version__", "load"]
+__all__ = ["EMOTIONS", "Chart", "EmogenError", "Piece", "Voice", "__version__", "evaluate", "load"]
 
 TYPE_CHECKING = False  # type checkers know the name; typing itself would take most of the time of this import
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from emogen.composing.voice import Voice, load
     from emogen.emotion import EMOTIONS
     from emogen.errors import EmogenError
+    from emogen.evaluation.beside import evaluate
     from emogen.music.chart import Chart
 else:
     _HOMES = {
@@ -26,6 +27,7 @@ else:
         "Piece": "emogen.composing.piece",
         "Voice": "emogen.composing.voice",
         "load": "emogen.composing.voice",
+        "evaluate": "emogen.evaluation.beside",
         "EMOTIONS": "emogen.emotion",
         "EmogenError": "emogen.errors",
     }

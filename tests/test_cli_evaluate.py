@@ -33,6 +33,7 @@ def evaluated(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """``emogen evaluate`` of a tiny network, with few and short pieces."""
     monkeypatch.setenv("EMOGEN_HOME", str(home))
     monkeypatch.setattr("emogen.evaluation.evaluate.LENGTHS_S", (10.0,))
+    monkeypatch.setattr("emogen.evaluation.apart.TURNS", 1)
     tiny.save(Path("runs"))
     return lambda *arguments: run("evaluate", "--count", "2", "--seconds", "10", *arguments)
 
@@ -42,8 +43,8 @@ def test_the_page_has_every_section(evaluated: Run) -> None:
     assert code == 0, err
     for word in ("likelihood", "obedience", "Q1", "steering", "density", "10 s", "music", "breakage", "memory"):
         assert word in out, word
-    assert "coherence" in out
-    assert "variety" in out
+    for word in ("coherence", "variety", "second judge", "pulse", "returns", "triads", "steps", "told apart from real"):
+        assert word in out, word
     assert max(map(len, out.splitlines())) <= 120
     assert "evaluating tiny/best_epoch_000_loss_17.4740 beside made, seed 0" in err
     assert "careful" in err  # the ear was fitted on EMOPIA, the network on nothing of this
@@ -74,6 +75,92 @@ def test_what_cannot_be_evaluated_is_told(arguments: tuple[str, ...], code: int,
     found, out, err = evaluated(*arguments)
     assert (found, out) == (code, "")
     assert told in err
+
+
+# ---- folders
+
+
+@pytest.fixture
+def folders(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """``emogen evaluate`` beside the prepared clips, and folders of pieces: one and other, bare without labels, flat."""
+    monkeypatch.setenv("EMOGEN_HOME", str(home))
+    monkeypatch.setattr("emogen.evaluation.apart.TURNS", 1)
+    for seed, name in enumerate(
+        ("one/Q1/a", "one/Q2/b", "one/sad/c", "other/Q1/a", "other/Q4/b", "bare/a", "flat/Q1/a")
+    ):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        write_piece(random_piece(seed, 20), Path(f"{name}.mid"))
+    return lambda *arguments: run("evaluate", "--seconds", "10", *arguments)
+
+
+def test_folders_are_measured_side_by_side_and_what_they_lack_is_told(folders: Run) -> None:
+    Path("one/Q1/broken.mid").write_bytes(b"no music")
+    code, out, err = folders("--pieces", "mine=one", "--pieces", "yours=other", "--out", "r.json", "--out", "r.tex")
+    assert code == 0, err
+    for words in (
+        "mine: 3 pieces (1 of Q1, 1 of Q2, 1 of Q3) in one",
+        "mine: 1 file left out",
+        "Q1/broken.mid: not a MIDI",
+        "warning: mine: fewer than 20 pieces",
+        "no pieces of Q4",
+        "wrote r.json",
+    ):
+        assert words in err, words
+    for words in (
+        "real test clips",
+        "disturbed",
+        "mine",
+        "yours",
+        "mine - yours",
+        "told apart",
+        "likelihood of real songs",
+    ):
+        assert words in out, words
+    assert max(map(len, out.splitlines())) <= 120
+    report = json.loads(Path("r.json").read_text())
+    assert report["systems"]["mine"]["left_out"] == [["Q1/broken.mid", "not a MIDI file"]]
+    assert "tabular" in Path("r.tex").read_text()
+    again = folders("--pieces", "mine=one", "--json")
+    assert json.loads(again[1])["systems"]["mine"] == report["systems"]["mine"]
+    code, _, err = folders("--pieces", "mine=one", "--out", "r.json")
+    assert (code, "r.json exists already" in err) == (1, True)
+
+
+@pytest.mark.slow
+def test_baselines_and_the_voice_come_along(folders: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from emogen.composing.voice import Voice
+
+    small = Voice.open(str(tiny.save(Path("runs"))), Path("runs"))
+    monkeypatch.setattr("emogen.composing.voice.Voice.open", lambda *where: small)
+    code, out, err = folders("--pieces", "mine=one", "--baselines", "--count", "2", "--json")
+    assert code == 0, err
+    names = ["real test clips", "mine", "labels shuffled", "training clips", "notes without order", "bundled voice"]
+    assert list(json.loads(out)["systems"]) == names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("--pieces", "one"), 2, "--pieces one is not NAME=FOLDER"),
+        (("--pieces", "a,b=one"), 2, "'a,b' cannot be the name"),
+        (("--pieces", "a=one", "--pieces", "a=other"), 2, "two systems are called 'a'"),
+        (("--pieces", "a=one", "--checkpoint", "best"), 2, "exclude each other"),
+        (("--out", "r.html"), 2, "need --pieces"),
+        (("--pieces", "a=one", "--out", "r.doc"), 2, "no such report"),
+        (("--pieces", "a=moon"), 1, "there is no folder moon"),
+        (("--pieces", "a=bare"), 1, "has an emotion"),
+        (("--pieces", "a=flat"), 1, "all 1 pieces in flat are of Q1"),
+        (("--pieces", "a=one", "--data", "none"), 1, "none has no labelled test clips"),
+    ],
+)
+def test_folders_that_cannot_be_measured_are_told(
+    arguments: tuple[str, ...], code: int, told: str, folders: Run
+) -> None:
+    found, out, err = folders(*arguments)
+    assert (found, out) == (code, "")
+    assert told in err
+    assert "hint: " in err
+    assert "Traceback" not in err
 
 
 # ---- judge

@@ -10,6 +10,7 @@ import torch
 
 from emogen.composing.wish import Wish
 from emogen.data.batches import Batches
+from emogen.ear.fitted import Ear
 from emogen.emotion import EMOTIONS
 from emogen.evaluation import sections
 from emogen.evaluation.evaluate import LENGTHS_S, composed, evaluate, heard, likelihood, planned_wishes
@@ -18,7 +19,7 @@ from emogen.music.tokens import FAMILIES
 from emogen.settings import SampleSettings
 from tests import tiny
 from tests.music import random_piece
-from tests.test_sections import clips, ear
+from tests.test_sections import clips
 
 PLANS = tiny.plans()
 
@@ -98,9 +99,10 @@ def test_likelihood_drops_nothing_out_however_the_network_comes() -> None:
 
 
 @pytest.mark.slow
-def test_the_page_holds_every_section_and_is_plain_json(tmp_path: Path) -> None:
+def test_the_page_holds_every_section_and_is_plain_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emogen.evaluation.apart.TURNS", 1)
     told: list[str] = []
-    voice, corpus, judge = tiny.voice(tmp_path), clips(), ear(*[1, 2, 3, 4] * 20)
+    voice, corpus, judge = tiny.voice(tmp_path), clips(), Ear.load()
     report = evaluate(
         voice, corpus, judge, SampleSettings(),
         count=2, seconds=10.0, seed=1, tell=lambda what, share: told.append(what),
@@ -108,7 +110,7 @@ def test_the_page_holds_every_section_and_is_plain_json(tmp_path: Path) -> None:
     assert json.loads(json.dumps(report)) == report
     assert report["obedience"]["generated"]["quadrant"]["count"] == 12
     assert report["obedience"]["real"]["quadrant"]["count"] == 7
-    assert report["obedience"]["judge"] == {"quadrant": 0.7, "arousal": 0.9, "valence": 0.8}
+    assert report["obedience"]["judge"] == judge.scores._asdict()
     assert report["length"].keys() == {f"{length:g}" for length in LENGTHS_S}
     assert max(one["worst"] for one in report["length"].values()) < 0.01
     assert report["breakage"]["pieces"] == 12
@@ -122,3 +124,6 @@ def test_the_page_holds_every_section_and_is_plain_json(tmp_path: Path) -> None:
     assert report["memory"] == sections.memory(corpus, pieces, whole)
     assert report["coherence"] == sections.coherence(judge, pieces, test)
     assert report["variety"] == sections.variety(pieces, train)
+    rows = report["yardstick"]["systems"][voice.label]["rows"]
+    assert rows["quadrant"]["count"] == rows["second_quadrant"]["count"] == 12
+    assert 0 < rows["pulse"]["mean"] < 4.6

@@ -37,6 +37,7 @@ NEVER = {
     "music": {"torch"},
     "sound": {"torch"},
     "evaluation.sections": {"torch", "model", "composing"},  # whoever made the pieces
+    "evaluation.yardstick": {"torch", "model", "composing"},
     "model": {"data", "sound", "ear", "training", "composing", "evaluation", "cli"},  # music, settings, system
 }
 """What a room, or one module of it, never reaches, by way of others neither."""

@@ -115,7 +115,7 @@ def test_no_song_is_judged_by_who_has_heard_it(monkeypatch: pytest.MonkeyPatch) 
             heard.append(set(song[at].tolist()))
             return cls()
 
-        def _probabilities(self, windows: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+        def probabilities_of(self, windows: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
             at = [int(one[0, 0]) for one in windows]
             assert heard[-1].isdisjoint(song[at].tolist())
             judged.extend(at)

@@ -244,8 +244,12 @@ class Coherence:
         scores = np.full(len(pieces), -np.inf)
         with_notes = [index for index, piece in enumerate(pieces) if len(piece)]
         if with_notes:
-            scores[with_notes] = _score(self.classifier, features([pieces[index] for index in with_notes]))
+            scores[with_notes] = self.score_of(features([pieces[index] for index in with_notes]))
         return scores
+
+    def score_of(self, heard: Floats) -> Floats:
+        """Scores (N,) of the features (N, F) of pieces, see ``features``."""
+        return _score(self.classifier, heard)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Its arrays by name, to be written to a file."""

@@ -83,6 +83,16 @@ def craft(piece: Piece) -> Craft:
     return Craft(pulse(piece, chart), returns(piece), *_harmony(chart), *_melody(piece))
 
 
+def of_kind(piece: Piece, kind: str) -> tuple[float, ...]:
+    """The measures of one kind alone, in their order; ``craft`` gives all."""
+    if kind == "returns":
+        return (returns(piece),)
+    if kind == "melody":
+        return tuple(_melody(piece).tolist())
+    chart = Chart.of(piece)
+    return (pulse(piece, chart),) if kind == "pulse" else tuple(_harmony(chart).tolist())
+
+
 def pulse(piece: Piece, chart: Chart) -> float:
     """See ``Craft.pulse``."""
     return (1 - clarity(piece.onset_ms, chart.beats_ms)) * float(np.log2(BINS)) if len(chart) else np.nan

@@ -60,9 +60,9 @@ class Judge:
 
     def probabilities(self, pieces: Iterable[Piece]) -> Floats:
         """Probabilities (N, 4) of Q1..Q4 for N pieces: rows sum to 1; all 1/4 for a piece too short to judge."""
-        return self._probabilities([hear(piece) for piece in pieces])
+        return self.probabilities_of([hear(piece) for piece in pieces])
 
-    def _probabilities(self, heard: Sequence[Floats]) -> Floats:
+    def probabilities_of(self, heard: Sequence[Floats]) -> Floats:
         """Probabilities (N, 4) for the windows of pieces, N arrays (W, F): those of the windows' mean."""
         answers = np.full((len(heard), 4), 0.25)
         audible = [index for index, rows in enumerate(heard) if len(rows)]
@@ -133,7 +133,7 @@ def cross_validate(
         judge = Judge._of_heard(
             [rows for rows, of in zip(heard, fold, strict=True) if of != one], quadrant[fold != one]
         )
-        probabilities[fold == one] = judge._probabilities(
+        probabilities[fold == one] = judge.probabilities_of(
             [rows for rows, of in zip(heard, fold, strict=True) if of == one]
         )
     return score(probabilities, quadrant)

@@ -78,9 +78,10 @@ class SecondJudge:
 
     def probabilities(self, pieces: Sequence[Piece]) -> Floats:
         """Probabilities (N, 4) of Q1..Q4 for N pieces: rows sum to 1; all 1/4 for a piece too short to judge."""
-        return self._probabilities(histograms(pieces))
+        return self.probabilities_of(histograms(pieces))
 
-    def _probabilities(self, heard: Floats) -> Floats:
+    def probabilities_of(self, heard: Floats) -> Floats:
+        """Probabilities (N, 4) for the histograms (N, F) of pieces, see ``histograms``."""
         answers = np.full((len(heard), 4), 0.25)
         audible = ~np.isnan(heard).any(1)
         kernel = _kernel(_distances(heard[audible], self.known / 255), self.scale)
@@ -121,7 +122,7 @@ def cross_validate(
     probabilities = np.zeros((len(heard), 4))
     for one in range(folds):
         judge = SecondJudge._of_heard(heard[fold != one], quadrant[fold != one])
-        probabilities[fold == one] = judge._probabilities(heard[fold == one])
+        probabilities[fold == one] = judge.probabilities_of(heard[fold == one])
     return score(probabilities, quadrant)
 
 

@@ -18,6 +18,8 @@ from emogen.data.corpus import Corpus
 from emogen.ear.fitted import Ear
 from emogen.emotion import EMOTIONS
 from emogen.evaluation.sections import Heard, Report, length_error, page, steering
+from emogen.evaluation.systems import System
+from emogen.evaluation.yardstick import compare
 from emogen.model.network import Composer
 from emogen.model.opening import open_in_torch
 from emogen.music.notes import Floats, Piece
@@ -60,7 +62,14 @@ def evaluate(
         "steering": steering(pieces, wanted),
         "length": {f"{length:g}": length_error(some, length) for length, some in zip(LENGTHS_S, lengths, strict=True)},
         **page(pieces, corpus, ear, seconds),
+        "yardstick": compare([system(voice.label, pieces)], corpus, ear, seconds),
     }
+
+
+def system(name: str, pieces: Heard) -> System:
+    """Composed pieces as the yardstick takes them."""
+    files = [f"{number}" for number in range(len(pieces.pieces))]
+    return System(name, pieces, files, [f"composed {number}" for number in files])
 
 
 def planned_wishes(plans: PlanTable, count: int, seconds: float, seed: int) -> tuple[list[Wish], Floats]:

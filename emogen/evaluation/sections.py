@@ -25,9 +25,9 @@ from emogen.ear.fitted import Ear
 from emogen.ear.judge import hits
 from emogen.emotion import EMOTIONS, QUADRANT_OF
 from emogen.music import plan
-from emogen.music.measures import measure
+from emogen.music.measures import Measures, measure
 from emogen.music.midi import midi_bytes, read_piece
-from emogen.music.notes import Floats, Piece
+from emogen.music.notes import Floats, Ints, Piece
 from emogen.music.plan import ENTRIES, HARMONY
 from emogen.music.tokens import Tokens, decode, encode
 
@@ -36,6 +36,7 @@ MEASURES = (
     "scale_consistency", "pitch_class_entropy", "longest_silence_s", "repetition",
 )  # fmt: skip
 """The measures of ``measures.Measures`` that are compared with real music."""
+BREAKAGE = ("silence_above_3_s", "under_20_notes_in_30_s", "stuck_on_one_pitch")
 QUADRANT = np.array([QUADRANT_OF[name] for name in EMOTIONS])
 """(E,): the quadrant, 1..4, of each emotion."""
 DRAWS = 2000
@@ -51,14 +52,14 @@ class Heard:
     pieces: list[Piece]
     tokens: list[Tokens]
     emotion: npt.NDArray[np.int64]
-    """(N,): index into ``EMOTIONS``, as asked for or labelled."""
+    """(N,): index into ``EMOTIONS``, as asked for or labelled; minus the quadrant where only that is known."""
     song: npt.NDArray[np.int64]
     """(N,): index of the song; pieces of one song are not independent."""
 
     @property
     def quadrant(self) -> npt.NDArray[np.int64]:
         """(N,), 1..4."""
-        return QUADRANT[self.emotion]
+        return np.where(self.emotion < 0, -self.emotion, QUADRANT[np.maximum(self.emotion, 0)])
 
     @classmethod
     def of(cls, pieces: Sequence[Piece], emotion: npt.ArrayLike) -> Heard:
@@ -174,10 +175,15 @@ def music(pieces: Heard, real: Heard, training: Heard) -> Report:
 
 def overlap(one: Floats, other: Floats) -> float:
     """Overlap, 0..1, of the kernel density estimates of two samples; Gaussian kernels, Scott's rule (Scott, 1992)."""
-    both = np.concatenate([one, other])
-    if both.std() == 0:
+    if np.ptp(np.concatenate([one, other])) == 0:
         return 1.0
-    reach = both.std()
+    return float(densities([one, other])[1].min(0).sum())
+
+
+def densities(samples: Sequence[Floats]) -> tuple[Floats, Floats]:
+    """Kernel density estimates (S, 512) of S samples, each summing to 1, and where they are (512,); see ``overlap``."""
+    both = np.concatenate(samples)
+    reach = both.std() or 1.0
     at = np.linspace(both.min() - reach, both.max() + reach, 512)
 
     def density(sample: Floats) -> Floats:
@@ -186,20 +192,20 @@ def overlap(one: Floats, other: Floats) -> float:
         share: Floats = bells / bells.sum()
         return share
 
-    return float(np.minimum(density(one), density(other)).sum())
+    return at, np.array([density(sample) for sample in samples])
 
 
 def breakage(pieces: Heard, seconds: float) -> Report:
-    """How many pieces are broken: a silence above 3 s, under 20 notes in 30 s, or more than half of one pitch."""
-    found = [measure(piece) for piece in pieces.pieces]
-    return {
-        "pieces": len(found),
-        "silence_above_3_s": sum(one.longest_silence_s > 3 for one in found),
-        "under_20_notes_in_30_s": sum(one.notes < 20 * seconds / 30 for one in found),
-        "stuck_on_one_pitch": sum(
-            bool(np.bincount(piece.pitch).max() > len(piece) / 2) for piece in pieces.pieces if len(piece)
-        ),
-    }
+    """How many pieces are broken, see ``broken``."""
+    found = [broken(piece, measure(piece), seconds) for piece in pieces.pieces]
+    return {"pieces": len(found), **{name: sum(one[name] for one in found) for name in BREAKAGE}}
+
+
+def broken(piece: Piece, measures: Measures, seconds: float) -> dict[str, bool]:
+    """Whether a piece is broken: a silence above 3 s, under 20 notes in 30 s, or more than half of one pitch."""
+    stuck = len(piece) > 0 and bool(np.bincount(piece.pitch).max() > len(piece) / 2)
+    told = (measures.longest_silence_s > 3, measures.notes < 20 * seconds / 30, stuck)
+    return dict(zip(BREAKAGE, told, strict=True))
 
 
 def memory(corpus: Corpus, pieces: Heard, real: Heard) -> Report:
@@ -225,13 +231,21 @@ def coherence(ear: Ear, pieces: Heard, real: Heard) -> Report:
 
 def variety(pieces: Heard, training: Heard) -> Report:
     """Mean distance between pieces of one emotion, in the judge's features: generated / real (1: as diverse)."""
-    heard_of = [[hear(piece) for piece in some.pieces] for some in (training, pieces)]
-    of_real, of_generated = (np.array([rows.mean(0) for rows in some if len(rows)]) for some in heard_of)
-    label_real, label_generated = (
-        some.emotion[[len(rows) > 0 for rows in rows_of]]
-        for some, rows_of in zip((training, pieces), heard_of, strict=True)
-    )
-    mean, sd = of_real.mean(0), of_real.std(0)
+    points, labels = [], []
+    for some in (pieces, training):
+        heard = [hear(piece) for piece in some.pieces]
+        points.append(np.array([rows.mean(0) for rows in heard if len(rows)]))
+        labels.append(some.emotion[[len(rows) > 0 for rows in heard]])
+    ratios = diversity(points[0], labels[0], points[1], labels[1])
+    return {EMOTIONS[label]: ratio for label, ratio in ratios.items()}
+
+
+def diversity(ours: Floats, label: Ints, real: Floats, real_label: Ints) -> dict[int, float]:
+    """Mean distance between points (N, F) of each label (N,) over that of real ones (M, F); in SDs of real ones.
+
+    A label that has not two points on both sides is left out.
+    """
+    mean, sd = real.mean(0), real.std(0)
     scale = np.where(sd > 1e-9, 1 / np.maximum(sd, 1e-9), 0)
 
     def distance(points: Floats) -> float:
@@ -241,8 +255,8 @@ def variety(pieces: Heard, training: Heard) -> Report:
         return float(between[np.triu_indices(len(points), 1)].mean())
 
     ratios = {}
-    for index, name in enumerate(EMOTIONS):
-        ours, theirs = of_generated[label_generated == index], of_real[label_real == index]
-        if len(ours) > 1 and len(theirs) > 1:
-            ratios[name] = distance(ours) / distance(theirs)
+    for one in np.unique(real_label).tolist():
+        mine, theirs = ours[label == one], real[real_label == one]
+        if len(mine) > 1 and len(theirs) > 1:
+            ratios[one] = distance(mine) / distance(theirs)
     return ratios

@@ -53,6 +53,30 @@ class Reading(NamedTuple):
     """What was mended or left out, in plain words."""
 
 
+class Instruments(NamedTuple):
+    """Who plays in a file."""
+
+    piano: bool
+    others: bool
+    """Whether other pitched instruments do."""
+    drums: bool
+    tracks: int
+    """Tracks with notes."""
+
+
+def instruments(source: Path | bytes) -> Instruments:
+    """Who plays in a MIDI file, whatever of it ``read_midi`` takes.
+
+    Raises:
+        UnusableFile: not a MIDI file.
+    """
+    notes = Notes.of(read_events(bytes_of(source)))
+    drums = notes.channel % 16 == DRUMS
+    piano = np.isin(notes.program, PIANO_PROGRAMS) & ~drums
+    others = ~piano & ~drums
+    return Instruments(bool(piano.any()), bool(others.any()), bool(drums.any()), len(np.unique(notes.track)))
+
+
 def read_piece(source: Path | bytes, any_instrument: bool = False) -> Piece:
     """The piano music of a standard MIDI file: see ``read_midi``, which also says what was mended."""
     return read_midi(source, any_instrument).piece
