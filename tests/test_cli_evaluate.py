@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emogen.data.corpus import open_corpus
 from emogen.data.prepare import prepare
 from emogen.ear.fitted import BUNDLED, Ear
+from emogen.model import checkpoint
 from emogen.music.midi import write_piece
 from emogen.music.tokens import decode, encode
 from emogen.settings import DataSettings
@@ -50,6 +52,17 @@ def test_the_page_has_every_section(evaluated: Run) -> None:
     assert "careful" in err  # the ear was fitted on EMOPIA, the network on nothing of this
 
 
+def test_a_checkpoint_is_evaluated_on_the_corpus_it_was_trained_on(evaluated: Run, home: Path) -> None:
+    """One prepared later does not take its place; this one has no labels, which shows that it was opened."""
+    trained_on = open_corpus(home / "data", "none").manifest.fingerprint
+    made = tiny.meta(tiny.composer())
+    facts = made.dataset.model_copy(update={"fingerprint": trained_on})
+    meta = made.model_copy(update={"dataset": facts})
+    checkpoint.save(Path("runs/tiny/checkpoints/best_epoch_001_loss_1.0000"), meta, tiny.composer().state_dict())
+    code, _, err = evaluated()
+    assert (code, "none has no labelled test clips" in err) == (1, True)
+
+
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_report_as_json_alone(evaluated: Run) -> None:
     first, second = evaluated("--json", "--seed", "3"), evaluated("--json", "--seed", "3")
@@ -82,7 +95,7 @@ def test_what_cannot_be_evaluated_is_told(arguments: tuple[str, ...], code: int,
 
 @pytest.fixture
 def folders(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """``emogen evaluate`` beside the prepared clips, and folders of pieces: one and other, bare without labels, flat."""
+    """``emogen evaluate`` beside the prepared clips, and folders of pieces: one, other, bare without labels, flat."""
     monkeypatch.setenv("EMOGEN_HOME", str(home))
     monkeypatch.setattr("emogen.evaluation.apart.TURNS", 1)
     for seed, name in enumerate(

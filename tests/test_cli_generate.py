@@ -81,6 +81,16 @@ def wishes_of(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Wish], dict[st
     return asked
 
 
+def test_a_length_is_written_in_minutes_too(runs: Path, run: Run) -> None:
+    assert run("generate", "-e", "happy", "-s", "0:07.5", "--seed", "1")[0] == 0
+    assert read_piece(Path("happy_7.5s_seed1.mid")).end_ms == 7500
+    for wrong in ("1:75", "soon", ":30", "1:"):
+        code, _, err = run("generate", "-e", "happy", "-s", wrong)
+        assert (code, f"'{wrong}' is not a time, such as 90 seconds or 1:30" in err) == (2, True)
+    assert run("listening-test", "--checkpoint", "best", "-o", "x.html", "--seconds", "1:30")[0] == 2
+    assert here() == ["happy_7.5s_seed1.mid"]
+
+
 @pytest.mark.parametrize("seconds", ["5", "7.3"])
 def test_a_piece_is_written_as_long_as_asked_and_told_of(seconds: str, runs: Path, run: Run) -> None:
     code, out, err = run("generate", "-e", "happy", "-s", seconds, "--seed", "1")

@@ -49,6 +49,15 @@ def test_prepare_says_what_it_made_and_what_comes_next(run: Run, tmp_path: Path)
     assert open_corpus(tmp_path / "home" / "data").manifest.name == "made"
 
 
+def test_prepare_of_a_second_corpus_says_which_one_commands_took_before(run: Run, tmp_path: Path) -> None:
+    first = run(dataset(tmp_path / "made"))[2]
+    before = next((tmp_path / "home" / "data").glob("made-*")).name
+    _, _, err = run(dataset(tmp_path / "other", 4))
+    assert "from now on" not in first
+    assert f"train and judge --fit take it from now on; before, {before}: --data {before}" in err
+    assert "from now on" not in run(tmp_path / "other")[2]
+
+
 def test_prepare_says_when_there_was_nothing_to_do(run: Run, tmp_path: Path) -> None:
     source = dataset(tmp_path / "made")
     run(source)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from emogen.cli import yardstick
 from emogen.cli.console import bar, console, echo, output, table
-from emogen.cli.options import AsJson, Force, settings_options
+from emogen.cli.options import M_SS, AsJson, Force, seconds_of, settings_options
 from emogen.errors import EmogenError, UsageError, check_range
 from emogen.settings import Settings
 
@@ -31,9 +31,16 @@ def evaluate(
     checkpoint: Annotated[
         str, typer.Option(help="As for emogen generate (default: best, where that is better than the bundled voice).")
     ] = "",
-    data: Annotated[str, typer.Option(help="Name or folder of a prepared, labelled corpus (default: the last).")] = "",
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Name or folder of a prepared, labelled corpus (default: that of the checkpoint, or the last)."
+        ),
+    ] = "",
     count: Annotated[int, typer.Option(help="Pieces of each emotion, 2 to 1000.")] = 40,
-    seconds: Annotated[float, typer.Option(help="Length of each piece, 10 to 180.")] = 30.0,
+    seconds: Annotated[
+        float, typer.Option(help="Length of each piece, 10 to 180.", parser=seconds_of, metavar=M_SS)
+    ] = 30.0,
     seed: Annotated[int, typer.Option(help="Seed of the pieces; the same gives the same page.", min=0)] = 0,
     pieces: Annotated[
         list[str] | None,
@@ -75,7 +82,8 @@ def evaluate(
     from emogen.ear.fitted import Ear
 
     voice = Voice.open(checkpoint, settings.paths.runs)
-    prepared = corpus.open_corpus(settings.paths.data_home, data)
+    own = corpus.with_fingerprint(settings.paths.data_home, voice.meta.dataset.fingerprint)
+    prepared = corpus.open_corpus(settings.paths.data_home, data or own)
     if not (prepared.emotion[prepared.clips("test")] >= 0).any():
         raise EmogenError(
             f"{prepared.manifest.name} has no labelled test clips to compare with", "prepare EMOPIA, or choose --data"

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from emogen.cli import outputs, terminal_roll
 from emogen.cli.console import Step, bar, console, echo, table
-from emogen.cli.options import AsJson, Force, refuse_existing, settings_options
+from emogen.cli.options import M_SS, AsJson, Force, refuse_existing, seconds_of, settings_options
 from emogen.composing import provenance
 from emogen.emotion import EMOTIONS
 from emogen.errors import UsageError, check_range
@@ -41,7 +41,12 @@ def generate(
             help=f"{', '.join(EMOTIONS)}; q1..q4; a mixture (happy:0.7,calm:0.3); or all, one of each.",
         ),
     ],
-    seconds: Annotated[float, typer.Option("--seconds", "-s", help="Length of each piece, 5 to 600.")] = 30.0,
+    seconds: Annotated[
+        float,
+        typer.Option(
+            "--seconds", "-s", help="Length of each piece, 5 to 600; or 1:30.", parser=seconds_of, metavar=M_SS
+        ),
+    ] = 30.0,
     count: Annotated[int, typer.Option("--count", "-n", help="Pieces of each emotion.")] = 1,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="A .mid file for one piece, a folder for more (default: here).")

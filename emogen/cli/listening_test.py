@@ -12,7 +12,7 @@ from rich.table import Table
 
 from emogen.cli import outputs
 from emogen.cli.console import console, echo, output, table
-from emogen.cli.options import AsJson, refuse_existing, settings_options
+from emogen.cli.options import M_SS, AsJson, refuse_existing, seconds_of, settings_options
 from emogen.emotion import EMOTIONS
 from emogen.errors import UsageError, check_range
 from emogen.settings import SampleSettings, Settings
@@ -42,7 +42,9 @@ def listening_test(
         typer.Option(metavar="DIR", help="Real music to hide among the pieces: a folder (or .zip) as for prepare."),
     ] = None,
     count: Annotated[int, typer.Option(help="Pieces of each emotion and origin, 1 to 50.")] = 1,
-    seconds: Annotated[float, typer.Option(help="Length of each piece, 5 to 60.")] = 20.0,
+    seconds: Annotated[
+        float, typer.Option(help="Length of each piece, 5 to 60.", parser=seconds_of, metavar=M_SS)
+    ] = 20.0,
     seed: Annotated[int, typer.Option(help="Seed of the pieces and of the choice of clips.", min=0)] = 0,
     out: Annotated[Path, typer.Option("--out", "-o", help="The page; its key is written beside it.")] = Path(
         "listening-test.html"

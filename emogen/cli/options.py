@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -18,6 +19,25 @@ from emogen.settings import OPTIONS, flag, load
 from emogen.system.files import check_place
 
 Command = Callable[..., None]
+
+
+M_SS = "<m:ss>"
+"""How options that take seconds are shown."""
+
+
+def seconds_of(text: str | float) -> float:
+    """Seconds, written "90", "90.5" or "1:30".
+
+    Raises:
+        BadParameter: it is neither.
+    """
+    clock = re.fullmatch(r"(\d+):([0-5]?\d(?:\.\d+)?)", str(text).strip())
+    try:
+        return 60 * int(clock[1]) + float(clock[2]) if clock else float(text)
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' is not a time, such as 90 seconds or 1:30") from None
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
 

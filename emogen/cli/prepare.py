@@ -84,6 +84,10 @@ def _print_report(report: Report) -> None:
         if len(pairs) > SHOWN:
             console.print(f"{title}: {len(pairs) - SHOWN} more, all in {escape(str(report.directory))}/manifest.json")
     console.print(f"{escape(manifest.name)} is ready in {escape(str(report.directory))} ({report.seconds:.1f} s)")
+    if report.instead_of:
+        instead_of = escape(report.instead_of)
+        console.print(f"train and judge --fit take it from now on; before, {instead_of}: --data {instead_of}")
+        console.print("evaluate takes the corpus on which a checkpoint was trained")
     if len(manifest.songs) >= FEWEST_SONGS:
         console.print("next: emogen train")
     else:

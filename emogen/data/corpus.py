@@ -21,6 +21,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,28 @@ def open_corpus(data_home: Path, name: str = "") -> Corpus:
     ) as error:
         raise EmogenError(f"{directory} is damaged ({error})", again) from None
     return Corpus(directory, manifest, notes, start, emotion, song, split, names, charts)
+
+
+def with_fingerprint(data_home: Path, fingerprint: str) -> str:
+    """The folder's name of a prepared corpus with a fingerprint, the latest if there are several; "" if there is none.
+
+    Manifests that cannot be read are passed over.
+    """
+    found = []
+    for path in data_home.glob(f"*/{MANIFEST}"):
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            if json.loads(path.read_bytes())["fingerprint"] == fingerprint:
+                found.append((path.stat().st_mtime, path.parent.name))
+    return max(found, default=(0.0, ""))[1]
+
+
+def current(data_home: Path) -> str:
+    """The folder's name of the corpus that was prepared last, where it is still there; else ""."""
+    with suppress(OSError, ValueError):
+        name = (data_home / "current").read_bytes()[:1024].decode().strip()
+        if name and (data_home / name / MANIFEST).exists():
+            return name
+    return ""
 
 
 def checksums(directory: Path, manifest: Manifest) -> dict[str, str]:

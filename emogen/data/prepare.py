@@ -23,7 +23,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from emogen import __version__
-from emogen.data.corpus import BEATS, CLIPS, FORMAT, MANIFEST, NOTES, SPLITS, Manifest, checksums, open_corpus
+from emogen.data.corpus import BEATS, CLIPS, FORMAT, MANIFEST, NOTES, SPLITS, Manifest, checksums, current, open_corpus
 from emogen.data.shared_runs import Melodies
 from emogen.data.sources import Found, Source, find, opened, reasons
 from emogen.data.split import count, group_songs, name_emotions, official_only, split_officially, split_songs
@@ -48,6 +48,8 @@ class Report:
     manifest: Manifest
     already_there: bool
     seconds: float
+    instead_of: str = ""
+    """The folder's name of the corpus that commands took before this one, where that is another one."""
 
 
 def prepare(
@@ -96,8 +98,10 @@ def prepare(
                 manifest = _describe(draft, music, found, data, (name, str(source), key))
                 if directory.exists():
                     remove(directory)
+        before = current(data_home)
         write_text(data_home / "current", directory.name)
-    return Report(directory, manifest, already_there, time.monotonic() - began)
+    instead_of = before if before != directory.name else ""
+    return Report(directory, manifest, already_there, time.monotonic() - began, instead_of)
 
 
 def _key(found: Source, data: DataSettings, apart_from: str) -> str:
