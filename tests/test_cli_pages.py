@@ -11,11 +11,13 @@ import pytest
 
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
+from emogen.music.midi import write_piece
 from emogen.music.notes import Piece
 from emogen.sound import page, render
 from emogen.sound.render import Floats, Sound
 from tests import tiny
 from tests.conftest import Run
+from tests.music import random_piece
 from tests.sounds import sine
 
 pytest.importorskip("soundfile")
@@ -182,6 +184,25 @@ def test_a_listening_test_is_written_and_scored(runs: Path, run: Run, recorded: 
     assert "95 % interval" in err
 
 
+def test_systems_are_heard_in_pairs_by_emotion_and_by_the_names_of_their_files(
+    runs: Path, run: Run, recorded: list[Piece]
+) -> None:
+    for system, first in (("one", 0), ("other", 100)):
+        for number in range(12):
+            file = Path(system, f"Q{number % 4 + 1}", f"{number}.mid")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_piece(random_piece(first + number, 40), file)
+    Path("other/Q1/0.mid").unlink()
+    code, _, err = run("listening-test", "--pieces", "one=one", "--pieces", "other=other", "--seconds", "5")
+    assert code == 0, err
+    pieces = json.loads(Path("listening-test.key.json").read_text())["pieces"].values()
+    heard = {name: {one["source"] for one in pieces if one["origin"] == name} for name in ("one", "other")}
+    assert len(heard["one"]) == len(heard["other"]) == 6
+    assert len(heard["one"] & heard["other"]) >= 5
+    wanted = {name: sorted(one["wanted"] for one in pieces if one["origin"] == name) for name in heard}
+    assert wanted["one"] == wanted["other"] == ["Q1", "Q1", "Q2", "Q2", "Q3", "Q4"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -192,6 +213,10 @@ def test_a_listening_test_is_written_and_scored(runs: Path, run: Run, recorded: 
         (("a.json",), 2, "--score and files of answers must be given together"),
         (("--score", "a.json"), 1, "there is no file listening-test.key.json"),
         (("--real", "nowhere"), 1, "no such file or folder: nowhere"),
+        (("--real", "nowhere", "--real", "elsewhere"), 2, "--real was given twice"),
+        (("--pieces", "nowhere"), 2, "is not NAME=FOLDER"),
+        (("--pieces", "a=nowhere"), 1, "there is no folder nowhere"),
+        (("--pieces", "real music=nowhere"), 2, "two of the origins are called 'real music'"),
     ],
 )
 def test_what_cannot_be_meant_or_done_is_said(

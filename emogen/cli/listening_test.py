@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from emogen.music.notes import Piece
 
 KEY_SUFFIX = ".key.json"
+REAL = "real music"
+"""The origin of the pieces of --real."""
 SHOWN = {
     "emotion": ("emotion heard", "{:.0%}"), "quadrant": ("quadrant heard", "{:.0%}"), "valence": ("valence", "{:+.2f}"),
     "arousal": ("arousal", "{:+.2f}"), "musicality": ("musicality", "{:.2f}"),
@@ -38,8 +40,15 @@ def listening_test(
         list[str] | None, typer.Option(help="A checkpoint, as for emogen generate; repeat the flag for several.")
     ] = None,
     real: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(metavar="DIR", help="Real music to hide among the pieces: a folder (or .zip) as for prepare."),
+    ] = None,
+    pieces: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FOLDER",
+            help="Any system's labelled MIDI files, as for emogen evaluate; repeat the flag for several.",
+        ),
     ] = None,
     count: Annotated[int, typer.Option(help="Pieces of each emotion and origin, 1 to 50.")] = 1,
     seconds: Annotated[
@@ -73,23 +82,29 @@ def listening_test(
         return
     check_range("--count", count, 1, 50)
     check_range("--seconds", seconds, 5, 60)
-    if not checkpoint and real is None:
+    if not (checkpoint or real or pieces):
         raise UsageError("nothing to listen to", "emogen listening-test --checkpoint best --checkpoint default")
+    if real and len(real) > 1:
+        raise UsageError("--real was given twice", "name further folders: --pieces theirs=./folder")
     key_file = out.with_suffix(KEY_SUFFIX)
     refuse_existing([out, key_file], force, "; answers to it can then not be scored")
     outputs.check_sound(settings.paths.soundfont)
-    from emogen.evaluation import listening
+    from emogen.evaluation import listening, systems
 
+    folders = systems.named(pieces or [])
     voices = _voices(checkpoint or [], settings)
-    pieces = [("real music", *one) for one in listening.real_pieces(real, count, seconds, seed)] if real else []
+    if twice := ({*voices, REAL} & folders.keys()):
+        raise UsageError(f"two of the origins are called '{min(twice)}'", "give the folder another name")
+    heard = [(REAL, *one) for source in real or [] for one in listening.real_pieces(source, count, seconds, seed)]
+    for name, folder in folders.items():
+        found = systems.find(folder)
+        heard += [(name, *one) for one in listening.chosen_pieces(found, folder, count, seconds, seed)]
     for label, voice in voices.items():
         console.print(f"composing with {escape(label)} ...")
-        pieces += [(label, *one) for one in _composed(voice, count, seconds, seed, settings.sample)]
-    _write(out, key_file, pieces, seed, settings.paths.soundfont)
-    minutes = len(pieces) * (seconds + 15) / 60
-    console.print(
-        escape(f"{out}: {len(pieces)} pieces, {out.stat().st_size / 1e6:.1f} MB, about {minutes:.0f} minutes")
-    )
+        heard += [(label, *one) for one in _composed(voice, count, seconds, seed, settings.sample)]
+    _write(out, key_file, heard, seed, settings.paths.soundfont)
+    minutes = len(heard) * (seconds + 15) / 60
+    console.print(escape(f"{out}: {len(heard)} pieces, {out.stat().st_size / 1e6:.1f} MB, about {minutes:.0f} minutes"))
     console.print(escape(f"{key_file}: which piece is whose; keep it to yourself"))
 
 

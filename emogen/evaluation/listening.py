@@ -94,11 +94,7 @@ Told = TypeVar("Told", Key, Answers)
 
 
 def real_pieces(source: Path, count: int, seconds: float, seed: int) -> list[tuple[str, str, Piece]]:
-    """Real clips to hear among the others: (label, name, the first ``seconds``), chosen by ``seed``.
-
-    For each of the six emotions ``count`` clips of it or of its quadrant, no song twice; where a folder has no labels,
-    as many in all. They are read as the model would read them, and none is shorter, so that neither timing nor
-    length gives them away.
+    """Real clips to hear among the others, see ``chosen_pieces``; where a folder has no labels, as many in all.
 
     Raises:
         EmogenError: too few MIDI files, or too few that are long enough.
@@ -107,7 +103,22 @@ def real_pieces(source: Path, count: int, seconds: float, seed: int) -> list[tup
         found = sources.find(source)
     except EmogenError:
         found = sources.find(source, unlabelled=True)
-    shuffled = [found.files[i] for i in np.random.default_rng(seed).permutation(len(found.files))]
+    return chosen_pieces(found, source, count, seconds, seed)
+
+
+def chosen_pieces(
+    found: sources.Source, source: Path, count: int, seconds: float, seed: int
+) -> list[tuple[str, str, Piece]]:
+    """Pieces of a source to be heard: (label, name, the first ``seconds``), chosen by ``seed``.
+
+    For each of the six emotions ``count`` pieces of it or of its quadrant, no song twice. They are read as the model
+    would read them, and none is shorter, so that neither timing nor length gives them away. Of two sources whose
+    files have the same names the same ones are chosen, so that systems are heard in pairs.
+
+    Raises:
+        EmogenError: too few MIDI files, or too few that are long enough.
+    """
+    shuffled = sorted(found.files, key=lambda file: hashlib.sha256(f"{seed} {file.name}".encode()).digest())
     open_places = [(name, f"Q{QUADRANT_OF[name]}") if found.files[0].label else ("",) for name in EMOTIONS] * count
     chosen: list[tuple[str, str, Piece]] = []
     songs: set[str] = set()

@@ -157,9 +157,11 @@ def _colours(number: int) -> list[str]:
 
 def _svg(title: str, values: Sequence[Floats]) -> str:
     at, curves = densities(values)
+    inside = (at >= min(map(np.min, values))) & (at <= max(map(np.max, values)))
+    at, curves = (at[inside], curves[:, inside]) if inside.sum() > 2 else (at, curves)
     x = (at - at[0]) / max(at[-1] - at[0], 1e-9) * WIDTH
     y = HEIGHT - 12 - curves / curves.max() * (HEIGHT - 16)
-    paths = [" ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x[::6], row[::6], strict=True)) for row in y]
+    paths = [" ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x[::4], row[::4], strict=True)) for row in y]
     bottom = HEIGHT - 12
     shapes = [f'<polygon points="0,{bottom} {paths[0]} {WIDTH},{bottom}" fill="#9a9aa6" fill-opacity=".45"/>']
     shapes += [

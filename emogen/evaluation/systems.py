@@ -101,7 +101,7 @@ def read(name: str, folder: Path, seconds: float) -> System:
     Raises:
         EmogenError: there is no labelled file that can be read, or all are of one quadrant.
     """
-    found = _found(folder)
+    found = find(folder)
     pieces: list[Piece] = []
     kept: list[sources.Found] = []
     left_out = [(file, why) for file, why in found.left_out]
@@ -135,8 +135,12 @@ def _heard(pieces: Sequence[Piece], labels: Sequence[str], songs: Sequence[str],
     return Heard(cut, [encode(piece) for piece in cut], np.array(emotion), np.unique(songs, return_inverse=True)[1])
 
 
-def _found(folder: Path) -> sources.Source:
-    """The labelled files of a folder, by their names and folders, or else by a CSV file in it."""
+def find(folder: Path) -> sources.Source:
+    """The labelled files of a folder, by their names and folders, or else by a CSV file in it.
+
+    Raises:
+        EmogenError: there is no folder, or no labelled file in it.
+    """
     if not folder.exists():
         raise EmogenError(f"there is no folder {folder}", f"name one that holds MIDI files: {EXAMPLE}")
     try:

@@ -30,7 +30,9 @@ TEMPLATES = Path(__file__).with_name("pages")
 SOUND_TYPE = "audio/mpeg"
 """MP3: the one format that every browser plays (Safari took OGG only in 2025)."""
 WIDE = "display: block; width: 100%; height: auto"
-"""The style of elements as wide as a notebook's cell."""
+"""The style of pictures as wide as a notebook's cell."""
+PLAYER = "display: block; width: 100%"
+"""The style of a player; with a height it could vanish."""
 PLANE = {
     2: "Q2: unpleasant and lively",
     1: "Q1: pleasant and lively",
@@ -92,7 +94,7 @@ def inline(piece: Piece, title: str, facts: Mapping[str, str], sound: bytes = b"
             f'<img alt="{html.escape(_described(piece))}" src="data:image/png;base64,{picture}" style="{WIDE}">'
         )
     if sound:
-        parts.append(f'<audio controls src="data:{SOUND_TYPE};base64,{as_text(sound)}" style="{WIDE}"></audio>')
+        parts.append(f'<audio controls src="data:{SOUND_TYPE};base64,{as_text(sound)}" style="{PLAYER}"></audio>')
     rows = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>" for name, text in facts.items())
     return f'<div style="max-width: 50em">{"".join(parts)}<table>{rows}</table></div>'
 
