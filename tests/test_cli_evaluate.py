@@ -124,7 +124,7 @@ def test_folders_are_measured_side_by_side_and_what_they_lack_is_told(folders: R
         "disturbed",
         "mine",
         "yours",
-        "mine - yours",
+        "mine less yours",
         "told apart",
         "likelihood of real songs",
     ):

@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 
 import emogen
+from emogen.data.sources import EMOPIA_NAME
+from emogen.ear.craft import disturbed
 from emogen.ear.fitted import Ear
 from emogen.evaluation import report as reports
 from emogen.evaluation.apart import told_apart
-from emogen.evaluation.rows import ROWS
+from emogen.evaluation.rows import ROWS, facts_of, features
 from emogen.evaluation.systems import CHANCE, TEST, System, baselines, clips, of_pieces
 from emogen.evaluation.yardstick import bootstrapped, compare
-from emogen.music.midi import write_piece
+from emogen.music.midi import read_piece, write_piece
 from emogen.music.notes import Piece
-from emogen.music.tokens import encode
+from emogen.music.tokens import encode, on_grid
+from tests.midi_files import EMOPIA, needs_emopia
 from tests.music import corpus_of, random_piece
 
 CORPUS = corpus_of([encode(random_piece(seed, 30)) for seed in range(24)], np.arange(24) % 6, np.arange(24) // 8)
@@ -209,7 +212,7 @@ def test_the_table_for_a_paper_has_a_line_per_row(tmp_path: Path, report: dict[s
 def test_python_gives_the_same_as_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report: dict[str, Any], nobody: None
 ) -> None:
-    monkeypatch.setattr("emogen.evaluation.beside.open_corpus", lambda home, name: CORPUS)
+    monkeypatch.setattr("emogen.evaluation.beside.reference", lambda home, name: CORPUS)
     for seed, label in enumerate(LABELS):
         (tmp_path / "one" / label).mkdir(parents=True, exist_ok=True)
         write_piece(random_piece(100 + seed, 25), tmp_path / "one" / label / f"{seed:02}.mid")
@@ -218,3 +221,21 @@ def test_python_gives_the_same_as_data(
     assert rows["pulse"]["mean"] == pytest.approx(report["systems"]["one"]["rows"]["pulse"]["mean"])
     with pytest.raises(emogen.EmogenError, match="no systems"):
         emogen.evaluate({})
+
+
+# ---- real music
+
+
+@needs_emopia
+def test_real_clips_are_not_told_from_other_real_clips() -> None:
+    files = sorted((EMOPIA / "midis").glob("Q*_0.mid"))[::4]
+    names = [EMOPIA_NAME.fullmatch(file.name) for file in files]
+    labelled = [(f"Q{name[1]}", on_grid(read_piece(file))) for name, file in zip(names, files, strict=True) if name]
+    halves = [of_pieces("half", labelled[start::2], 30) for start in (0, 1)]
+    shuffled = [disturbed(piece, "shuffled") for piece in halves[1].heard.pieces]
+    facts = facts_of([*(half.heard.pieces for half in halves), shuffled], lambda share: None)
+    one, other, broken = map(features, facts)
+    first, second = ([f"{start} {at}" for at in range(len(halves[start]))] for start in (0, 1))
+    assert told_apart(one, other, first, second)["low"] < 0.5
+    assert told_apart(one, other, first, second)["share"] < 0.6
+    assert told_apart(one, broken, first, second)["share"] > 0.75

@@ -125,9 +125,9 @@ def _folders(
 ) -> None:  # eight: the flags that count with --pieces
     """Measure folders; ``baselines`` is the number of pieces of each emotion by the voice, 0 for no baselines."""
     yardstick.check_reports(out, force, settings.paths.soundfont)
-    from emogen.data import corpus
+    from emogen.evaluation import beside
 
-    prepared = corpus.open_corpus(settings.paths.data_home, data)
+    prepared = beside.reference(settings.paths.data_home, data)
     report, some = yardstick.measured(pieces, prepared, seconds, baselines, settings)
     yardstick.write(out, report, some, settings.paths.soundfont)
     if as_json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ BESIDE = (
     "sevenths", "altered", "suspended", "dominants", "steps", "repeats", "leaps",
 )  # fmt: skip
 """The rows that stand on the page of a checkpoint, which has its own tables of the others."""
+COLUMNS = 3
 LISTED = 5
 """Files left out that are named per folder; the reports name all."""
 
@@ -97,24 +98,27 @@ def write(out: list[Path], report: dict[str, Any], some: list[System], soundfont
 
 
 def show(report: dict[str, Any]) -> None:
-    """Print the page."""
-    output.print(
-        f"the first {report['seconds']:g} s of pieces, each quadrant counting the same; * differs from real, 95 %"
-    )
+    """Print the page: at most COLUMNS systems beside each other."""
     from emogen.evaluation.rows import NEEDS_A_MODEL, ROWS
 
-    shown = page(report, [row.name for row in ROWS])
-    names = list(report["systems"])
-    runs = [str(report["systems"][name]["longest_run"]) for name in names]
-    shown.add_row("longest copied run of notes", *_spread(runs, ""))
-    ratios = [report["systems"][name]["variety"].values() for name in names]
-    shown.add_row("variety, of real", *_spread([f"{sum(one) / len(one):.2f}" if one else "-" for one in ratios], ""))
-    for title in NEEDS_A_MODEL:
-        shown.add_row(title, *_spread(["-"] * len(names), ""))
-    output.print(shown)
-    if pairs := _between(report):
-        output.print("differences, with 95 % intervals", style="bold", highlight=False)
-        output.print(pairs)
+    output.print(f"first {report['seconds']:g} s of each piece, quadrants counting the same; * differs from real, 95 %")
+    real, *names = report["systems"]
+    for few in (names[at : at + COLUMNS] for at in range(0, len(names), COLUMNS)):
+        part = report | {"systems": {name: report["systems"][name] for name in (real, *few)}}
+        shown = page(part, [row.name for row in ROWS])
+        systems = part["systems"].values()
+        shown.add_row("longest copied run of notes", *_spread([str(one["longest_run"]) for one in systems], ""))
+        ratios = [one["variety"].values() for one in systems]
+        shown.add_row(
+            "variety, of real", *_spread([f"{sum(one) / len(one):.2f}" if one else "-" for one in ratios], "")
+        )
+        for title in NEEDS_A_MODEL:
+            shown.add_row(title, *_spread(["-"] * len(systems), ""))
+        output.print(shown)
+        output.print()
+    for pair in _between(report):
+        output.print(pair)
+        output.print()
 
 
 def page(report: dict[str, Any], chosen: Sequence[str]) -> Table:
@@ -149,21 +153,16 @@ def _cell(found: dict[str, float] | None, form: str) -> str:
     return f"{found['mean']:{form}} ±{(found['high'] - found['low']) / 2:{form}}" if found else "-"
 
 
-def _between(report: dict[str, Any]) -> Table | None:
-    """The differences between the systems of folders, if there are two."""
+def _between(report: dict[str, Any]) -> Iterator[Table]:
+    """The differences between the systems of folders, one table per pair."""
     from emogen.evaluation.rows import ROWS
 
     own = {name for name, system in report["systems"].items() if system["folder"]}
-    pairs = [one for one in report["differences"] if {one["one"], one["other"]} <= own]
-    if not pairs:
-        return None
-    titles = (f">{escape(one['one'])} - {escape(one['other'])}{', paired' * one['paired']}" for one in pairs)
-    shown = table("", *titles)
-    for row in ROWS:
-        cells = []
-        for one in pairs:
-            found = one["rows"][row.name]
-            form = f"+{row.form}"
-            cells.append(f"{found['mean']:{form}} ({found['low']:{form}}..{found['high']:{form}})" if found else "-")
-        shown.add_row(row.title, *cells)
-    return shown
+    for one in (one for one in report["differences"] if {one["one"], one["other"]} <= own):
+        title = f">{escape(one['one'])} less {escape(one['other'])}{', paired by file names' * one['paired']}"
+        shown = table("difference, with its 95 % interval", title)
+        for row in ROWS:
+            found, form = one["rows"][row.name], f"+{row.form}"
+            cell = f"{found['mean']:{form}} ({found['low']:{form}}..{found['high']:{form}})" if found else "-"
+            shown.add_row(row.title, cell)
+        yield shown

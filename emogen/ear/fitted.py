@@ -60,6 +60,8 @@ class Ear:
     """The second judge's, likewise."""
     songs: frozenset[str]
     """The songs that they were fitted on, and so know."""
+    dataset: str
+    """Fingerprint of the corpus whose training songs these are: its test songs are what to compare with."""
 
     @classmethod
     def fit(cls, corpus: Corpus) -> Ear:
@@ -85,6 +87,7 @@ class Ear:
             SecondJudge.fit(pieces, quadrant),
             second.cross_validate(pieces, quadrant, song, FOLDS, SEED),
             frozenset(corpus.manifest.songs[one] for one in np.unique(corpus.song[clips])),
+            corpus.manifest.fingerprint,
         )
 
     def knows(self, corpus: Corpus) -> bool:
@@ -122,6 +125,7 @@ class Ear:
             "scores": self.scores._asdict(),
             "second_scores": self.second_scores._asdict(),
             "songs": sorted(self.songs),
+            "dataset": self.dataset,
         }
         with files.whole(file) as draft:
             draft.write_bytes(serialise(arrays, metadata={"ear": json.dumps(known)}))
@@ -152,7 +156,7 @@ class Ear:
             )
             songs = frozenset(map(str, known["songs"]))
             judges = Judge.of(parts[0]), Coherence.of(parts[1]), scores, SecondJudge.of(parts[2]), second_scores
-            ear = cls(*judges, songs)
+            ear = cls(*judges, songs, str(known["dataset"]))
             ear.opinions([PROBE])  # fails where a part listens for other features
             return ear
         except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:

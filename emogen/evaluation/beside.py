@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
-from emogen.data.corpus import Corpus, open_corpus
+from emogen.data.corpus import Corpus, open_corpus, with_fingerprint
 from emogen.ear.fitted import Ear
 from emogen.errors import UsageError, check_range
 from emogen.evaluation import systems, yardstick
@@ -35,7 +35,8 @@ def evaluate(
     Args:
         pieces: for each system's name a folder of MIDI files (labelled by names, sub-folders or a CSV file), or a list
             of (label, piece), where a label is an emotion or "Q1" to "Q4".
-        data: name or folder of the prepared corpus (default: the last).
+        data: name or folder of the prepared corpus (default: the one whose other songs the ear was fitted on, or the
+            last).
         seconds: 10 to 180; of each piece only its first seconds count.
         baselines: measure real clips with shuffled labels, training clips, notes without order and the bundled voice
             too.
@@ -50,11 +51,16 @@ def evaluate(
         EmogenError: a folder without labelled files that can be read, no prepared corpus.
     """
     settings = load().settings
-    corpus = open_corpus(settings.paths.data_home, data)
+    corpus = reference(settings.paths.data_home, data)
     some = gathered(pieces, seconds)
     if baselines:
         some += references(corpus, seconds, count, settings.sample, lambda share: tell("composing", share))
     return yardstick.compare(some, corpus, Ear.load(), seconds, lambda share: tell("listening", share))
+
+
+def reference(data_home: Path, data: str) -> Corpus:
+    """The corpus whose test clips pieces are compared with, see ``evaluate``."""
+    return open_corpus(data_home, data or with_fingerprint(data_home, Ear.load().dataset))
 
 
 def gathered(pieces: Mapping[str, Pieces], seconds: float) -> list[System]:

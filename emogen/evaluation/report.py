@@ -12,7 +12,7 @@ import numpy as np
 from emogen.emotion import EMOTIONS
 from emogen.evaluation.rows import NEEDS_A_MODEL, ROWS, Row
 from emogen.evaluation.sections import Report, densities
-from emogen.evaluation.systems import TEST, System
+from emogen.evaluation.systems import CHANCE, LOOSE, OBEDIENT, TEST, System
 from emogen.music.notes import Floats, Piece
 from emogen.sound import page
 from emogen.sound.render import audio, small_mp3
@@ -190,8 +190,8 @@ def _differences(report: Report) -> Iterator[str]:
 
 
 def _samples(systems: Sequence[System], soundfont: Path | None) -> Iterator[str]:
-    """The first piece of each system and label, to be heard."""
-    for system in systems:
+    """The first piece of each label, to be heard, of the systems that are compared; baselines of real music are not."""
+    for system in (one for one in systems if one.name not in (CHANCE, OBEDIENT, LOOSE)):
         parts = []
         for label in sorted(set(system.heard.emotion.tolist()), key=lambda one: (one < 0, abs(one))):
             at = system.heard.emotion.tolist().index(label)

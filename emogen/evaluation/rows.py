@@ -66,7 +66,7 @@ ROWS = (
     Row("pitch_class_entropy", "entropy of pitch classes, bits"),
     Row("longest_silence_s", "longest silence, s"),
     Row("repetition", "figures of six notes heard before"),
-    Row("copied", "runs of 12 notes found in training songs", ".4f"),
+    Row("copied", "runs of 12 notes in training songs", ".4f"),
     Row("silence_above_3_s", "silent for 3 s", ".3f"),
     Row("under_20_notes_in_30_s", "fewer than 20 notes in 30 s", ".3f"),
     Row("stuck_on_one_pitch", "stuck on one pitch", ".3f"),
