@@ -64,7 +64,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sound = small_mp3(Sound(sine(10)))
     for name in ("one", "two #2"):
         page.write_page(folder / f"{name}.html", PIECE, name, {"Emotion": "sad"}, sound)
-    entries = [page.Entry("one.html", "sad", "C major"), page.Entry("two #2.html", "sad", "C minor")]
+    entries = [
+        page.Entry(f"{name}.html", PIECE, "sad", "Sad", "C major", 0.2, 0.2, ["one.mid"]) for name in ("one", "two #2")
+    ]
     page.write_index(folder / "index.html", entries)
     return folder
 
@@ -213,17 +215,42 @@ def test_a_sound_that_cannot_be_played_is_said(tab: Any, tmp_path: Path) -> None
     assert tab.get_by_role("button", name="Play").is_disabled()
 
 
-def test_the_index_plays_each_piece_where_it_stands(tab: Any, folder: Path) -> None:
+PRESSED = "document.querySelectorAll('.play[aria-pressed=true]').length"
+
+
+def test_the_index_plays_each_piece_from_the_plane_and_from_the_list(tab: Any, folder: Path) -> None:
     tab.goto((folder / "index.html").as_uri())
-    for name in ("sad 1", "sad 2"):
+    for name in ("Play 1: Sad", "Play 2: Sad"):
         button = tab.get_by_role("button", name=name)
         button.click()
-        until(tab, "document.querySelectorAll('[aria-pressed=true]').length === 1")
+        until(tab, f"{PRESSED} === 1")
         assert button.get_attribute("aria-pressed") == "true"
         is_playing(tab.frames[1])
-    button.click()
-    until(tab, "document.querySelectorAll('[aria-pressed=true]').length === 0")
+    tab.get_by_role("button", name="Play 2", exact=True).click()
+    until(tab, f"{PRESSED} === 0")
     assert tab.frames[1].evaluate("audio.paused")
+
+
+def test_play_all_goes_on_with_the_next_piece(tab: Any, folder: Path) -> None:
+    tab.goto((folder / "index.html").as_uri())
+    tab.get_by_role("button", name="Play all").click()
+    until(tab, f"{PRESSED} === 1")
+    is_playing(tab.frames[1])
+    tab.frames[1].evaluate("seek(9.9)")
+    until(tab, "document.querySelectorAll('.card')[1].classList.contains('plays')")
+    is_playing(tab.frames[1])
+
+
+def test_pictures_on_the_plane_do_not_cover_each_other_and_stars_outlive_a_reload(tab: Any, folder: Path) -> None:
+    tab.goto((folder / "index.html").as_uri())
+    one, two = (tab.locator(".take").nth(number).bounding_box() for number in (0, 1))
+    assert abs(one["x"] - two["x"]) >= one["width"] or abs(one["y"] - two["y"]) >= one["height"]
+    tab.get_by_role("button", name="Star 2").click()
+    tab.reload()
+    stars = [tab.get_by_role("button", name=f"Star {n}").get_attribute("aria-pressed") for n in (1, 2)]
+    assert stars == ["false", "true"]
+    tab.get_by_role("checkbox", name="starred only").check()
+    assert [tab.locator(".card").nth(n).is_visible() for n in (0, 1)] == [False, True]
 
 
 def test_a_listener_hears_answers_and_saves_and_a_reload_forgets_nothing(tab: Any, tmp_path: Path) -> None:

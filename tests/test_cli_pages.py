@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import pytest
 
@@ -17,6 +18,7 @@ from emogen.sound import page, render
 from emogen.sound.render import Floats, Sound
 from tests import tiny
 from tests.conftest import Run
+from tests.midi_files import tune
 from tests.music import random_piece
 from tests.sounds import sine
 
@@ -65,10 +67,66 @@ def test_all_with_html_writes_an_index_that_links_every_page(runs: Path, run: Ru
     assert code == 0
     rows = json.loads(out)
     assert len(rows) == 12
-    links = re.findall(r'<a href="([^"]+)">(\d)', Path("six/index.html").read_text())
-    assert sorted(links) == sorted((f"{name}_5s_seed{seed}.html", f"{seed}") for name in EMOTIONS for seed in (1, 2))
-    assert all(Path("six", page).is_file() for page, _ in links)
+    text = Path("six/index.html").read_text()
+    names = [f"{name}_5s_seed{seed}" for name in EMOTIONS for seed in (1, 2)]
+    assert re.findall(r'<a class="page" href="([^"]+)">', text) == [f"{name}.html" for name in names]
+    assert re.findall(r'<a download href="([^"]+)">MID</a>', text) == [f"{name}.mid" for name in names]
+    assert all(Path("six", f"{name}.html").is_file() for name in names)
+    heard = json.loads(run("judge", *(f"six/{name}.mid" for name in names), "--json")[1])
+    placed = [(float(x), float(y)) for x, y in re.findall(r'data-x="([^"]+)" data-y="([^"]+)"', text)]
+    for (x, y), row in zip(placed, heard, strict=True):
+        assert (x > 50) == (row["valence"] > 0.5)
+        assert (y < 50) == (row["arousal"] > 0.5)
     assert "six/index.html" in err
+
+
+def test_several_takes_of_one_emotion_have_an_index_too_and_their_sound_is_there(runs: Path, run: Run) -> None:
+    code, _, err = run("generate", "-e", "sad", "-s", "5", "-n", "2", "--seed", "1", "--html", "--wav", "-o", "two")
+    assert code == 0
+    text = Path("two/index.html").read_text()
+    assert [name for name in re.findall(r'download href="([^"]+)"', text) if name.endswith(".wav")] == [
+        "sad_5s_seed1.wav",
+        "sad_5s_seed2.wav",
+    ]
+    assert "1. Sad - " in text
+    assert err.splitlines()[-1] == "next: open two/index.html in a browser"
+
+
+@pytest.mark.parametrize(("count", "opened"), [("1", "happy_5s_seed1.html"), ("2", "index.html")])
+def test_open_writes_the_page_and_opens_it(
+    count: str, opened: str, runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[str] = []
+
+    def opens(address: str) -> bool:
+        pages.append(address)
+        return True
+
+    monkeypatch.setattr("webbrowser.open", opens)
+    assert run(*FIVE_S[:-1], "--count", count, "--open")[0] == 0
+    assert pages == [(Path.cwd() / opened).as_uri()]
+    assert Path(opened).is_file()
+
+
+def test_play_opens_a_page_of_any_file_and_writes_nothing_beside_it(
+    runs: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages: list[str] = []
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "config"))
+    monkeypatch.setattr("webbrowser.open", pages.append)
+    Path("a b.mid").write_bytes(tune(1))
+    Path("none.mid").write_bytes(b"")
+    code, _, err = run("play", "a b.mid")
+    assert (code, here()) == (0, ["a b.mid", "none.mid"])
+    assert "no browser could be opened here: open " in err
+    assert run("play", "a b.mid", "none.mid", "a b.mid")[0] == 1
+    assert run("play", "none.mid")[0] == 1
+    one, several = (Path(unquote(urlparse(address).path)) for address in pages)
+    assert one.name == "001-a b.html"
+    assert "<canvas" in one.read_text()
+    assert several.name == "index.html"
+    assert re.findall(r'class="page" href="([^"]+)"', several.read_text()) == ["001-a%20b.html", "003-a%20b.html"]
+    assert {path.parent.parent for path in (one, several)} == {tmp_path / "config"}
 
 
 def test_a_page_that_fails_is_said_and_costs_neither_the_midi_file_nor_the_other_pages(
@@ -86,7 +144,7 @@ def test_a_page_that_fails_is_said_and_costs_neither_the_midi_file_nor_the_other
     monkeypatch.setattr(render, "audio", audio)
     code, out, err = run(*FIVE_S, "--count", "2", "--json")
     assert code == 1
-    assert here() == ["happy_5s_seed1.mid", "happy_5s_seed2.html", "happy_5s_seed2.mid"]
+    assert here() == ["happy_5s_seed1.mid", "happy_5s_seed2.html", "happy_5s_seed2.mid", "index.html"]
     assert [row["rendered"] for row in json.loads(out)] == [[], ["happy_5s_seed2.html"]]
     assert "error: happy_5s_seed1.html was not written: no engine for sound" in err
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emogen.emotion import EMOTIONS
 from emogen.music.midi import midi_bytes, read_piece, read_text
 from emogen.music.notes import Piece
 from emogen.sound import page
+from emogen.sound.picture import EMOTION_COLOURS
 from emogen.sound.render import Sound, small_mp3
 from tests.music import random_piece
 
@@ -117,15 +117,36 @@ def test_the_picture_is_told_in_words(tmp_path: Path) -> None:
     assert canvas["aria-label"] == "Piano roll without notes"
 
 
-def test_the_index_lays_the_emotions_out_on_the_plane_the_lively_above(tmp_path: Path) -> None:
-    entries = [page.Entry(f"{name} #1 100%.html", name, f"key of {name}") for name in EMOTIONS]
-    page.write_index(tmp_path / "index.html", entries)
-    text = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert re.findall(r"<h2>(\w+)</h2>", text) == ["angry", "tense", "excited", "happy", "sad", "calm"]
-    assert [one["href"] for one in Document(tmp_path / "index.html").all("a")] == [
-        f"{name}%20%231%20100%25.html" for name in ("angry", "tense", "excited", "happy", "sad", "calm")
+def entry(name: str, piece: Piece, valence: float = 0.5, arousal: float = 0.5) -> page.Entry:
+    facts = f"key of {HOSTILE}"
+    return page.Entry(f"{name} #1 100%.html", piece, name, f"{name} {HOSTILE}", facts, valence, arousal, ["a #1.mid"])
+
+
+def test_the_index_puts_pieces_where_they_are_heard_in_the_colours_of_their_emotions(
+    tmp_path: Path, piece: Piece
+) -> None:
+    corners = {"happy": (1, 1), "angry": (0, 1), "sad": (0, 0), "calm": (1, 0)}
+    page.write_index(tmp_path / "index.html", [entry(name, piece, *corner) for name, corner in corners.items()])
+    document = Document(tmp_path / "index.html")
+    takes = [one for one in document.all("button") if one.get("class") == "take"]
+    assert [(one["data-x"], one["data-y"]) for one in takes] == [
+        (f"{100.0 * x}", f"{100.0 - 100 * y}") for x, y in corners.values()
     ]
-    assert all(f"key of {name}" in text for name in EMOTIONS)
+    for name, one in zip(corners, takes, strict=True):
+        assert one["style"].endswith(page.css(EMOTION_COLOURS[name]))
+    links = [one["href"] for one in document.all("a") if one.get("class") == "page"]
+    assert links == [f"{name}%20%231%20100%25.html" for name in corners]
+    assert not document.all("b") or {one.get("aria-hidden") for one in document.all("b")} == {"true"}
+
+
+def test_an_even_chance_stands_in_the_middle_and_certainty_at_the_edge() -> None:
+    assert [page.place(chance) for chance in (0.0, 0.5, 1.0)] == [0, 50, 100]
+    assert 60 < page.place(0.8) < page.place(0.95) < 100
+
+
+def test_a_thumbnail_shows_what_sounds_when_and_how_high() -> None:
+    drawn = page.thumbnail(Piece.of([0, 500, 1000], [108, 108, 21], [60] * 3, [500, 250, 1000]))
+    assert drawn == "M0 0.5h45M60 43.5h60"
 
 
 def test_a_page_that_cannot_be_finished_leaves_the_one_before(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from emogen.music.chart import Chart
 
 MOST_PIECES = 10_000
+NAMED = 6
+"""Most files that the last line names."""
 WANTED = ("emotion", "seconds", "seed", "plan", "tonic", "tempo", "meter", "chords", "form", "returns", "chart")
 """What ``--json`` tells of a piece's ``made_by``."""
 
@@ -82,6 +85,7 @@ def generate(
     mp3: outputs.Mp3 = False,
     png: outputs.Png = False,
     html: outputs.Html = False,
+    open_it: outputs.Open = False,
     force: Force = False,
     as_json: AsJson = False,
     *,
@@ -91,7 +95,7 @@ def generate(
 
     The last note is released at exactly --seconds. Mode, key, density, loudness, register, tempo, meter, chords
     and form follow the emotion unless they are given. How a file was made is written into it: see emogen show
-    FILE. With --emotion all, --html also writes an index.html on which every piece can be played.
+    FILE. With several pieces, --html also writes an index.html on which to hear and compare them.
     """
     from emogen.composing.wish import Wish
 
@@ -106,8 +110,8 @@ def generate(
         wanted["chart"] = _chart(chart_from, seconds)
     wishes = [Wish.of(name, seconds, seed=seed + number, **wanted) for name in names for number in range(count)]
     files = _files(out, [_name(wish) for wish in wishes], force)
-    kinds = outputs.chosen(wav=wav, ogg=ogg, mp3=mp3, png=png, html=html)
-    index = [files[0].with_name("index.html")] if html and len(names) > 1 else []
+    kinds = outputs.chosen(wav=wav, ogg=ogg, mp3=mp3, png=png, html=html or open_it)
+    index = [files[0].with_name("index.html")] if "html" in kinds and len(files) > 1 else []
     outputs.check([*files, *outputs.beside(files, kinds), *index], kinds, settings.paths.soundfont, force)
 
     from emogen.composing.piece import Piece
@@ -132,10 +136,22 @@ def generate(
     whole = all(len(row["rendered"]) == len(kinds) for row in rows if kinds)
     if index:
         whole &= outputs.write_index(index[0], rows)
+    page = index[0] if index else files[0].with_suffix(".html")
+    if open_it and page.exists():
+        outputs.open_page(page)
     if as_json:
         echo(json.dumps(rows, indent=2))
+    elif whole:
+        console.print(escape(f"next: {_next(files, page if kinds and 'html' in kinds else None)}"), soft_wrap=True)
     if not whole:
         raise typer.Exit(1)
+
+
+def _next(files: list[Path], page: Path | None) -> str:
+    """What to do with what was made: hear it, or choose."""
+    if page:
+        return f"open {page} in a browser"
+    return f"emogen play {shlex.join(map(str, files[:NAMED]))}"
 
 
 def _chart(file: Path, seconds: float) -> Chart:
@@ -186,7 +202,8 @@ def _write(file: Path, piece: Piece) -> dict[str, Any]:
     made_by, found = piece.made_by or {}, piece.measures()
     wanted = {name: value for name, value in made_by.items() if name in WANTED}
     facts = {"length_s": found.length_s, "notes": found.notes, "notes_per_s": round(found.notes_per_s, 2)}
-    return {"file": str(file), **wanted, **facts, "key": found.key}
+    tempo = {"tempo_bpm": round(piece.bars.tempo_bpm, 2)} if piece.bars else {}
+    return {"file": str(file), **wanted, **facts, "key": found.key, **tempo}
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

@@ -12,16 +12,20 @@ from rich.markup import escape
 
 from emogen.cli.console import console
 from emogen.cli.options import refuse_existing
+from emogen.emotion import QUADRANTS
 from emogen.errors import EmogenError
+from emogen.system.files import shown
 
 if TYPE_CHECKING:
     from emogen.composing.piece import Piece
+    from emogen.sound.page import Entry
 
 Wav = Annotated[bool, typer.Option("--wav", help="Write the sound, as WAV.")]
 Ogg = Annotated[bool, typer.Option("--ogg", help="Write the sound, as OGG (a tenth of the size).")]
 Mp3 = Annotated[bool, typer.Option("--mp3", help="Write the sound, as MP3.")]
 Png = Annotated[bool, typer.Option("--png", help="Write a picture, the piano roll.")]
 Html = Annotated[bool, typer.Option("--html", help="Write a page that shows and plays it in any browser.")]
+Open = Annotated[bool, typer.Option("--open", help="Write the page and open it in the browser.")]
 
 WITHOUT_SOUND = {"png"}
 """The kinds that need no sound."""
@@ -102,14 +106,10 @@ def write(midi: Path, target: Path, kinds: Sequence[str], soundfont: Path | None
 
 
 def write_index(file: Path, rows: Sequence[dict[str, Any]]) -> bool:
-    """Write the index of the pages in ``rows`` (as in ``emogen generate --json``); False if there are none."""
+    """Write the index of the pages in ``rows`` (as in ``emogen generate --json``); False if it was not written."""
     from emogen.sound import page
 
-    pages = [(row, Path(name)) for row in rows for name in row["rendered"] if name.endswith(".html")]
-    entries = [
-        page.Entry(path.name, next(iter(row["emotion"])), f"{row['key']}, {row['notes_per_s']:.1f} notes/s")
-        for row, path in pages
-    ]
+    entries = [_entry(row, Path(name)) for row in rows for name in row["rendered"] if name.endswith(".html")]
     if not entries:
         return False
     try:
@@ -119,6 +119,45 @@ def write_index(file: Path, rows: Sequence[dict[str, Any]]) -> bool:
         return False
     console.print(escape(f"all on one page: {file}"), soft_wrap=True)
     return True
+
+
+def _entry(row: dict[str, Any], its_page: Path) -> Entry:
+    """A piece on an index: of a row with ``file`` and ``rendered``, and perhaps the ``emotion`` that was wanted."""
+    from emogen.composing.piece import Piece
+    from emogen.composing.provenance import called, emotion_of
+    from emogen.sound import page
+
+    piece = Piece.read(row["file"])
+    heard, found = piece.judge(), piece.measures()
+    wanted = emotion_of(piece.made_by)
+    name = called(wanted) if wanted else Path(row["file"]).stem
+    tempo = row.get("tempo_bpm") or piece.chart.tempo_bpm
+    facts = [clock(found.length_s), f"{tempo:.0f} bpm" if tempo else "no beat", f"{found.notes_per_s:.1f} notes/s"]
+    if made := piece.made_by:
+        facts += [f"seed {shown(str(made['seed']))}"] if "seed" in made else []
+    return page.Entry(
+        page=its_page.name,
+        piece=piece,
+        emotion=max(wanted, key=wanted.__getitem__) if wanted else QUADRANTS[int(heard.quadrant[1])][0],
+        title=f"{name[:1].upper()}{name[1:]} - {found.key}",
+        facts=", ".join(facts),
+        valence=heard.valence,
+        arousal=heard.arousal,
+        files=[Path(name).name for name in (row["file"], *row["rendered"]) if not name.endswith((".html", ".png"))],
+    )
+
+
+def clock(seconds: float) -> str:
+    """A length in minutes and seconds: 0:20."""
+    return f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
+
+
+def open_page(page: Path) -> None:
+    """Open a page in the browser, or say where it is."""
+    import webbrowser
+
+    if not webbrowser.open(page.absolute().as_uri()):
+        console.print(escape(f"no browser could be opened here: open {page}"), soft_wrap=True)
 
 
 def say_error(message: str, hint: str = "") -> None:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from emogen import __version__
+from emogen.emotion import EMOTIONS
 from emogen.system.files import shown
 
 if TYPE_CHECKING:
@@ -66,6 +67,15 @@ def called(mixture: Mapping[str, float], blend: str = "{share:.0%} {name}", betw
     if len(mixture) == 1:
         return next(iter(mixture))
     return between.join(blend.format(name=name, share=share) for name, share in mixture.items())
+
+
+def emotion_of(known: Mapping[str, Any] | None) -> dict[str, float]:
+    """The weights of the emotions that a manifest names; empty where it names none that there are."""
+    try:
+        told = {name: float(weight) for name, weight in (known or {})["emotion"].items()}
+    except UNTRUSTED:
+        return {}
+    return told if told and told.keys() <= set(EMOTIONS) and min(told.values()) > 0 else {}
 
 
 def title(known: Mapping[str, Any] | None, name: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,11 +20,10 @@ from urllib.parse import quote
 import numpy as np
 
 from emogen import __version__
-from emogen.emotion import QUADRANTS
 from emogen.music.measures import TONICS
 from emogen.music.midi import midi_bytes
-from emogen.music.notes import Piece
-from emogen.sound.picture import piano_roll, png
+from emogen.music.notes import HIGHEST_KEY, Piece
+from emogen.sound.picture import EMOTION_COLOURS, Colour, piano_roll, png
 from emogen.system.files import write_text
 
 TEMPLATES = Path(__file__).with_name("pages")
@@ -33,13 +33,12 @@ WIDE = "display: block; width: 100%; height: auto"
 """The style of pictures as wide as a notebook's cell."""
 PLAYER = "display: block; width: 100%"
 """The style of a player; with a height it could vanish."""
-PLANE = {
-    2: "Q2: unpleasant and lively",
-    1: "Q1: pleasant and lively",
-    3: "Q3: unpleasant and quiet",
-    4: "Q4: pleasant and quiet",
-}
-"""The quadrants as the plane shows them, row by row, with their names for screen readers."""
+THUMB_COLUMNS, THUMB_ROWS = 120, 44
+"""Cells of a thumbnail: as many columns as it has pixels, and two keys per row."""
+BOX = f"0 0 {THUMB_COLUMNS} {THUMB_ROWS}"
+
+MOST_ODDS = 5.0
+"""Log odds, in nats, at the edge of the plane: a chance of 99.3 %."""
 
 
 class Entry(NamedTuple):
@@ -47,10 +46,17 @@ class Entry(NamedTuple):
 
     page: str
     """The file name of its page, in the index's folder."""
+    piece: Piece
     emotion: str
-    """One of ``EMOTIONS``."""
+    """One of ``EMOTIONS``, whose colour it has."""
+    title: str
     facts: str
-    """A few words beside its number."""
+    """A few words below its title."""
+    valence: float
+    """0..1, as heard; where it stands."""
+    arousal: float
+    files: Sequence[str] = ()
+    """The names of files to download, in the index's folder."""
 
 
 def write_page(file: Path, piece: Piece, title: str, facts: Mapping[str, str], sound: bytes, midi: bytes = b"") -> None:
@@ -99,28 +105,76 @@ def inline(piece: Piece, title: str, facts: Mapping[str, str], sound: bytes = b"
     return f'<div style="max-width: 50em">{"".join(parts)}<table>{rows}</table></div>'
 
 
-def write_index(file: Path, entries: Sequence[Entry], title: str = "Pieces by emotion") -> None:
-    """Write a page that lays pieces out on the plane of valence and arousal and plays them where they stand.
+def write_index(file: Path, entries: Sequence[Entry], title: str = "Takes") -> None:
+    """Write a page on which pieces stand where they are heard on the plane of valence and arousal, beside their facts.
 
-    It shows the pieces' own pages, which must stay in its folder, in a frame: so each sound is stored once, and
+    It plays the pieces' own pages, which must stay in its folder, in a frame: so each sound is stored once, and
     an index of hundreds opens at once. Browsers let a page from the disk frame its neighbours, but not read them.
     """
-    places = "\n".join(_quadrant(quadrant, entries) for quadrant in PLANE)
-    write_text(file, fill("index.html", title=html.escape(title), quadrants=places))
+    takes = "\n".join(_take(number, entry) for number, entry in enumerate(entries, 1))
+    cards = "\n".join(_card(number, entry) for number, entry in enumerate(entries, 1))
+    write_text(file, fill("index.html", title=html.escape(title), takes=takes, cards=cards))
 
 
-def _quadrant(quadrant: int, entries: Sequence[Entry]) -> str:
-    """A quadrant's emotions, the livelier above, each with its pieces."""
+def _take(number: int, entry: Entry) -> str:
+    """A piece on the plane: a button with its thumbnail."""
+    x, y = (place(value) for value in (entry.valence, 1 - entry.arousal))
+    return (
+        f'<button type="button" class="take" data-x="{x}" data-y="{y}" aria-pressed="false" '
+        f'style="left:{x}%;top:{y}%;{_feeling(entry)}" aria-label="Play {number}: {html.escape(entry.title)}">'
+        f'<svg class="roll" viewBox="{BOX}" preserveAspectRatio="none" aria-hidden="true">'
+        f'<path class="trace" id="roll-{number}" d="{thumbnail(entry.piece)}"/></svg>'
+        f'<b aria-hidden="true">{number}</b></button>'
+    )
+
+
+def place(chance: float) -> float:
+    """Where a chance from 0 to 1 stands, in per cent of the plane: by its log odds, which spread out what is sure."""
+    odds = math.log((chance + 1e-6) / (1 - chance + 1e-6))
+    return round(50 + 50 * min(max(odds / MOST_ODDS, -1.0), 1.0), 1)
+
+
+def _card(number: int, entry: Entry) -> str:
+    """A piece in the list: thumbnail, facts, and what can be done with it."""
+    name, link = html.escape(entry.title), quote(entry.page)
+    files = "".join(
+        f'<a download href="{quote(one)}">{html.escape(one.rpartition(".")[2].upper())}</a>' for one in entry.files
+    )
+    return (
+        f'<li class="card" style="{_feeling(entry)}">'
+        f'<svg class="roll picture" viewBox="{BOX}" preserveAspectRatio="none" '
+        f'aria-hidden="true"><use href="#roll-{number}"/></svg>'
+        f'<div class="words"><strong>{number}. {name}</strong><small>{html.escape(entry.facts)}</small></div>'
+        f'<div class="links"><a class="page" href="{link}">page</a>{files}</div>'
+        f'<button type="button" class="play" aria-pressed="false" aria-label="Play {number}">▶</button>'
+        f'<button type="button" class="star" aria-pressed="false" aria-label="Star {number}">☆</button></li>'
+    )
+
+
+def _feeling(entry: Entry) -> str:
+    return f"--feeling:{css(EMOTION_COLOURS[entry.emotion])}"
+
+
+def css(colour: Colour) -> str:
+    """A colour as pages write it."""
+    return "#" + "".join(f"{part:02x}" for part in colour)
+
+
+def thumbnail(piece: Piece) -> str:
+    """The roll of a piece as the path of an SVG of THUMB_COLUMNS by THUMB_ROWS: one stroke per run of cells."""
+    grid = np.zeros((THUMB_ROWS, THUMB_COLUMNS), dtype=bool)
+    end_ms = max(piece.end_ms, 1)
+    left = np.minimum(piece.onset_ms * THUMB_COLUMNS // end_ms, THUMB_COLUMNS - 1)
+    right = np.maximum((piece.onset_ms + piece.duration_ms) * THUMB_COLUMNS // end_ms, left + 1)
+    row = (HIGHEST_KEY - piece.pitch) // 2
+    for y, first, last in zip(row.tolist(), left.tolist(), right.tolist(), strict=True):
+        grid[y, first:last] = True
+    edges = np.diff(grid, axis=1, prepend=False, append=False)
     parts = []
-    for name in reversed(QUADRANTS[quadrant]):
-        pieces = [entry for entry in entries if entry.emotion == name]
-        items = "\n".join(
-            f'<li><button type="button" aria-pressed="false" aria-label="{name} {number}">▶</button>'
-            f'<a href="{quote(entry.page)}">{number}<small>{html.escape(entry.facts)}</small></a></li>'
-            for number, entry in enumerate(pieces, 1)
-        )
-        parts.append(f"<div><h2>{name}</h2><ul>\n{items}\n</ul></div>")
-    return f'<section class="quadrant" aria-label="{PLANE[quadrant]}">{"".join(parts)}</section>'
+    for y in range(THUMB_ROWS):
+        at = np.flatnonzero(edges[y]).tolist()
+        parts += [f"M{first} {y}.5h{last - first}" for first, last in zip(at[::2], at[1::2], strict=True)]
+    return "".join(parts)
 
 
 def _described(piece: Piece) -> str:

@@ -35,6 +35,12 @@ PAPER, INK, FAINT, GRID, BLACK_KEY_ROW = (
 SOFT_TO_LOUD: tuple[Colour, ...] = ((250, 196, 92), (240, 120, 80), (202, 54, 110), (122, 24, 128), (44, 12, 88))
 """Colours of velocities 1 to 127, from light to dark, so that they can be told apart in grey too."""
 
+EMOTION_COLOURS: dict[str, Colour] = {
+    "happy": (176, 108, 0), "excited": (214, 84, 24), "angry": (200, 36, 60), "tense": (146, 84, 196),
+    "sad": (58, 112, 206), "calm": (22, 138, 118),
+}  # fmt: skip
+"""The colour of each emotion, on pages, pictures and in the terminal; each is seen on white and on black."""
+
 BLACK_KEYS = frozenset((1, 3, 6, 8, 10))
 STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 21_600, 86_400)
 
