@@ -120,8 +120,12 @@ def test_shuffled_labels_change_obedience_alone(report: dict[str, Any]) -> None:
 
 
 def test_every_row_of_craft_says_what_a_disturbance_does(report: dict[str, Any]) -> None:
-    for row in ("pulse", "returns", "chords_per_bar", "steps", "told_apart"):
-        assert report["disturbed"][row]["by"] in ("times", "bars", "detuned", "shuffled")
+    expected = {"pulse": "times", "returns": "bars", "chords_per_bar": "detuned", "steps": "shuffled"}
+    expected |= {"quadrant": "labels", "coherence": "shuffled", "told_apart": "shuffled"}
+    assert {row: report["disturbed"][row]["by"] for row in expected} == expected
+    chance = report["systems"][CHANCE]["rows"]["arousal"]["mean"]
+    assert report["disturbed"]["arousal"]["mean"] == pytest.approx(chance, abs=0.2)
+    assert "velocity" not in report["disturbed"]
 
 
 def test_pieces_without_notes_and_a_corpus_without_validation_clips_are_no_reason_to_fail() -> None:

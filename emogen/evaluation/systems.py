@@ -213,6 +213,12 @@ def of_pieces(name: str, pieces: Sequence[tuple[str, Piece]], seconds: float) ->
     return replace(system, remarks=tuple(_scarce(system)))
 
 
+def by_chance(real: System) -> System:
+    """The same clips with their labels shuffled."""
+    emotion = np.random.default_rng(0).permutation(real.heard.emotion)
+    return System(CHANCE, replace(real.heard, emotion=emotion), real.files, real.songs)
+
+
 def baselines(real: System, corpus: Corpus, seconds: float) -> list[System]:
     """What obeys by chance, what obeys and copies, and what has real notes without order; as many pieces as ``real``.
 
@@ -221,7 +227,6 @@ def baselines(real: System, corpus: Corpus, seconds: float) -> list[System]:
     """
     rng = np.random.default_rng(0)
     heard, training = real.heard, clips(OBEDIENT, corpus, "train", seconds)
-    chance = replace(heard, emotion=rng.permutation(heard.emotion))
     drawn = np.array([rng.choice(_of_quadrant(training, one)) for one in heard.quadrant.tolist()])
     copied = Heard(
         [training.heard.pieces[at] for at in drawn],
@@ -237,7 +242,7 @@ def baselines(real: System, corpus: Corpus, seconds: float) -> list[System]:
     number = [f"{LOOSE} {at}" for at in range(len(heard.pieces))]
     files, songs = ([part[at] for at in drawn] for part in (training.files, training.songs))
     return [
-        System(CHANCE, chance, real.files, real.songs),
+        by_chance(real),
         System(OBEDIENT, copied, files, songs),
         System(LOOSE, loose, number, number),
     ]

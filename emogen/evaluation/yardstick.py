@@ -8,6 +8,7 @@ What pieces are compared with are the test clips of a prepared corpus. No model 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -20,11 +21,14 @@ from emogen.ear.fitted import BUNDLED, Ear
 from emogen.errors import EmogenError
 from emogen.evaluation.apart import told_apart
 from emogen.evaluation.rows import ROWS, Measured, coherences, facts_of, features, measure_system, shared_out
-from emogen.evaluation.sections import DRAWS, MEASURES, Report, diversity, overlap
-from emogen.evaluation.systems import TEST, System, clips
+from emogen.evaluation.sections import DRAWS, MEASURES, Heard, Report, diversity, overlap
+from emogen.evaluation.systems import TEST, System, by_chance, clips
 from emogen.music.notes import Floats, Piece
+from emogen.music.tokens import encode
 from emogen.system.files import checksum
 
+LABELLED = ("quadrant", "arousal", "valence", "second_quadrant", "second_arousal", "second_valence")
+"""The rows that shuffled labels should hurt."""
 APART_BY = "shuffled"
 """The disturbance of real clips that should be told apart from real clips."""
 
@@ -54,7 +58,14 @@ def compare(
         for system, facts in zip((real, *systems), found, strict=True)
     ]
     described = {one.system.name: _described(one, measured[0]) for one in measured}
-    disturbed = _disturbed(measured[0])
+    broken = replace(
+        real, heard=Heard(wrecks, [encode(piece) for piece in wrecks], real.heard.emotion, real.heard.song)
+    )
+    shuffled, chance = (
+        measure_system(system, facts, corpus, ear, memory, scores, seconds)
+        for system, facts in ((broken, of_wrecks), (by_chance(real), found[0]))
+    )
+    disturbed = _disturbed(measured[0], shuffled, chance)
     if len(others):
         unlike = features(of_others), others.songs
         described[TEST]["told_apart"] = told_apart(measured[0].features, unlike[0], real.songs, unlike[1])
@@ -171,20 +182,26 @@ def _difference(one: Measured, other: Measured) -> Report:
     return {"one": one.system.name, "other": other.system.name, "paired": paired, "rows": rows}
 
 
-def _disturbed(real: Measured) -> Report:
-    """What real clips give after the disturbance that should hurt each row, and how many standard errors it moves."""
-    found = np.array(shared_out(_after_disturbances, real.system.heard.pieces))
-    before = real.values[:, [[row.name for row in ROWS].index(name) for name in craft.NAMES]]
-    mean, drawn = bootstrapped(np.hstack([found, found - before]), real.weight, real.system.songs, seed=0)
+def _disturbed(real: Measured, shuffled: Measured, chance: Measured) -> Report:
+    """What real clips give after the disturbance that should hurt each row, and how many standard errors it moves.
+
+    ``shuffled`` are the clips with their pitches in random order, ``chance`` with their labels.
+    """
+    names = [row.name for row in ROWS]
+    how = dict.fromkeys(LABELLED, "labels") | dict.fromkeys(("coherence", "repetition"), APART_BY)
+    how |= {name: craft.DISTURBED[craft.KIND[name]] for name in craft.NAMES}
+    after = np.where([name in LABELLED for name in names], chance.values, shuffled.values)
+    after[:, [names.index(name) for name in craft.NAMES]] = shared_out(_after_disturbances, real.system.heard.pieces)
+    mean, drawn = bootstrapped(np.hstack([after, after - real.values]), real.weight, real.system.songs, seed=0)
     moved, again = np.split(mean, 2)[1], np.split(drawn, 2, axis=1)[1]
     return {
         name: {
-            "by": craft.DISTURBED[craft.KIND[name]],
+            "by": how[name],
             "mean": float(mean[at]),
             "errors": float(moved[at] / max(np.nanstd(again[:, at]), 1e-12)),
         }
-        for at, name in enumerate(craft.NAMES)
-        if not np.isnan(moved[at])
+        for at, name in enumerate(names)
+        if name in how and not np.isnan(moved[at])
     }
 
 
