@@ -330,15 +330,17 @@ def try_zip(rng: Random, folder: Path) -> None:
 
 def try_font(rng: Random, folder: Path) -> None:
     """A damaged SoundFont plays two notes, or is refused."""
+    from emogen.sound.regions import Gen
     from emogen.sound.render import PROBE
-    from emogen.sound.soundfont import Gen, SoundFont
+    from emogen.sound.soundfont import SoundFont
     from tests.soundfonts import soundfont
 
     zones = [
         [(Gen(int(rng.choice(list(Gen)))), int(rng.integers(-32_768, 32_768))) for _ in range(int(rng.integers(4)))]
         for _ in range(int(rng.integers(1, 40)))
     ]
-    file = soundfont(folder / "case.sf2", *zones)
+    moved = [(int(rng.integers(1 << 12)), Gen(int(rng.choice(list(Gen)))), int(rng.integers(-9_000, 9_000)), 0)]
+    file = soundfont(folder / "case.sf2", *zones, moved=moved, compressed=bool(rng.random() < 0.3))
     if rng.random() < 0.7:
         file.write_bytes(mutated(rng, file.read_bytes()))
     sound = SoundFont(file).play(PROBE)

@@ -33,7 +33,8 @@ from emogen.model.checkpoint import TRAINER, WEIGHTS, check_fits, load_arrays, l
 from emogen.model.opening import open_in_torch, open_network
 from emogen.music.midi import midi_bytes
 from emogen.settings import DataSettings, ModelSettings, Settings
-from emogen.sound.soundfont import MOST_AT_ONCE, Gen, SoundFont
+from emogen.sound.regions import Gen
+from emogen.sound.soundfont import MOST_AT_ONCE, SoundFont
 from emogen.system.devices import is_out_of_memory
 from emogen.system.files import disk_of, whole, write_text
 from emogen.training import shelf

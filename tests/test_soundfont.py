@@ -7,9 +7,23 @@ import pytest
 
 from emogen.errors import UnusableFile
 from emogen.music.notes import Piece
+from emogen.sound.regions import Gen, Region, Sample
 from emogen.sound.render import bundled_soundfont
-from emogen.sound.soundfont import LONGEST_TONE_S, SAMPLE_RATE, Floats, Gen, SoundFont
-from tests.soundfonts import soundfont, span
+from emogen.sound.soundfont import LONGEST_TONE_S, MOST_FRAMES, SAMPLE_RATE, Floats, SoundFont
+from tests.soundfonts import (
+    AROUND,
+    CONCAVE,
+    CONVEX,
+    FALLING,
+    KEY,
+    RATE,
+    VELOCITY,
+    Moved,
+    ogg,
+    sine,
+    soundfont,
+    span,
+)
 
 SECOND = SAMPLE_RATE
 
@@ -125,6 +139,140 @@ def test_a_key_held_for_hours_is_let_go(tmp_path: Path) -> None:
     assert level(sound[int(LONGEST_TONE_S + 1) * SECOND :]) == 0
 
 
+def test_a_compressed_sample_is_heard_as_it_was(tmp_path: Path) -> None:
+    plain, small = (soundfont(tmp_path / "a.sf3", compressed=one) for one in (False, True))
+    zone = [(Gen.ATTACK, -4000)]  # Vorbis begins softly
+    heard = [play(soundfont(tmp_path / "a.sf3", zone, compressed=one), note(duration_ms=3000)) for one in (False, True)]
+    assert plain == small
+    assert len(heard[0]) == len(heard[1])
+    middle = slice(SECOND, 2 * SECOND)  # within the loop
+    assert frequency_hz(heard[1][middle, 0]) == pytest.approx(441, rel=1e-3)
+    assert np.abs(heard[0][middle] - heard[1][middle]).max() < 0.03
+
+
+def test_what_is_damaged_in_a_compressed_sample_is_silent(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(-9_000, 9_000, 3 * RATE).astype(np.int16)
+    content = ogg(noise)
+    third = content.replace(b"OggS", b"", 3).index(b"OggS") + 12  # a page in the middle
+    broken = content[:third] + b"gone" + content[third + 4 :]
+    assert content.count(b"OggS") == 1 + broken.count(b"OggS") > 5
+    heard = []
+    for waves in (content, broken):
+        font = SoundFont(soundfont(tmp_path / "a.sf3", waves=waves, compressed=True))
+        heard.append(font._decode(font.regions[0].sample, len(noise)))
+        assert len(heard[-1]) == len(noise)
+        assert level(heard[-1][:1000]) > 0.1
+    assert level(heard[0][-1000:]) > 0.1
+    assert level(heard[1][-1000:]) == 0
+
+
+def test_a_compressed_sample_that_is_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    font = soundfont(tmp_path / "a.sf3", compressed=True)
+    monkeypatch.setattr("emogen.sound.soundfont.MOST_FRAMES", len(sine()) - 1)
+    with pytest.raises(UnusableFile, match="longer than 1,999 frames"):
+        SoundFont(font)
+
+
+def test_only_as_much_of_a_compressed_sample_is_decoded_as_is_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emogen.sound.soundfont.AT_LEAST_FRAMES", 500)
+    font = SoundFont(soundfont(tmp_path / "a.sf3", compressed=True))
+    read: list[int] = []
+    decode = font._decode
+
+    def listen(sample: Sample, frames: int) -> Floats:
+        read.append(frames)
+        return decode(sample, frames)
+
+    monkeypatch.setattr(font, "_decode", listen)
+    assert font.regions[0].sample.frames == len(sine())
+    font.tone(font.regions[0], 69, 400)
+    font.tone(font.regions[0], 69, SECOND)
+    assert read == [500, 2000]
+
+
+def test_both_sides_of_a_pair_have_the_pitch_of_the_right_one(tmp_path: Path) -> None:
+    left, right = [(Gen.PAN, -500), (Gen.SAMPLE, 0)], [(Gen.PAN, 500), (Gen.SAMPLE, 1), (Gen.CENTS, 1200)]
+    for zones in ((left, right), (right, left)):
+        sides = play(soundfont(tmp_path / "a.sf2", *zones), note())[:SECOND].T
+        assert [frequency_hz(side) for side in sides] == pytest.approx([882, 882], rel=1e-3)
+
+
+def test_layers_of_preset_and_instrument_meet(tmp_path: Path) -> None:
+    path = soundfont(
+        tmp_path / "a.sf2",
+        [(Gen.VELOCITIES, span(0, 79))], [(Gen.VELOCITIES, span(80, 127)), (Gen.CENTS, 1200)],
+        outer=[(Gen.VELOCITIES, span(40, 100))],
+    )  # fmt: skip
+    heard = [play(path, note(velocity=velocity))[:SECOND, 0] for velocity in (39, 40, 79, 80, 100, 101)]
+    assert [round(frequency_hz(one)) for one in heard[1:-1]] == [441, 441, 882, 882]
+    assert level(heard[0]) == level(heard[-1]) == 0
+
+
+LOUDNESS = VELOCITY | FALLING | CONCAVE
+
+
+@pytest.mark.parametrize(
+    ("moved", "outer_moved", "db"),
+    [
+        ([], [], 960), ([(LOUDNESS, Gen.ATTENUATION_CB, 0, 0)], [], 0),
+        ([(LOUDNESS, Gen.ATTENUATION_CB, 500, 0)], [(LOUDNESS, Gen.ATTENUATION_CB, 200, 0)], 700),
+        ([], [(LOUDNESS, Gen.ATTENUATION_CB, -960, 0)], 0),
+    ],
+    ids=["default", "replaced", "both", "taken back"],
+)  # fmt: skip
+def test_modulators_say_how_loudness_follows_velocity(
+    moved: Moved, outer_moved: Moved, db: int, tmp_path: Path
+) -> None:
+    path = soundfont(tmp_path / "a.sf2", moved=moved, outer_moved=outer_moved)
+    soft, loud = (level(play(path, note(velocity=velocity))) for velocity in (32, 127))
+    assert 20 * np.log10(loud / soft) == pytest.approx(db / 960 * 40 * np.log10(127 / 32), abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("source", "by", "velocity", "cents"),
+    [
+        (VELOCITY, 0, 127, 1200), (VELOCITY, 0, 0, 0), (VELOCITY | FALLING, 0, 0, 1200), (VELOCITY, VELOCITY, 64, 305),
+        (VELOCITY | AROUND, 0, 0, -1200), (VELOCITY | CONCAVE, 0, 64, 152), (VELOCITY | CONVEX, 0, 64, 1051),
+        (KEY | FALLING, 0, 64, 548), (0, 0, 64, 1200), (0x81, 0, 64, 0), (14, 0, 64, 0),
+    ],
+)  # fmt: skip
+def test_modulators_follow_the_curves_of_their_sources(
+    source: int, by: int, velocity: int, cents: int, tmp_path: Path
+) -> None:
+    font = SoundFont(soundfont(tmp_path / "a.sf2", moved=[(source, Gen.CENTS, 1200, by)]))
+    assert font.regions[0].struck(69, velocity).amount(Gen.CENTS) == pytest.approx(cents, abs=1)
+
+
+def test_velocities_share_a_tone_unless_it_follows_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tones: list[int] = []
+    tone = SoundFont.tone
+
+    def listen(font: SoundFont, region: Region, key: int, length: int) -> Floats:
+        tones.append(key)
+        return tone(font, region, key, length)
+
+    monkeypatch.setattr(SoundFont, "tone", listen)
+    notes = Piece.of(np.arange(8) * 100, [69] * 8, range(60, 68), [50] * 8)
+    made = []
+    for moved in ([], [(VELOCITY, Gen.FILTER_CENTS, -2400, 0)]):
+        play(soundfont(tmp_path / "a.sf2", moved=moved), notes)
+        made.append(len(tones))
+    assert made == [1, 1 + 2]
+
+
+def test_a_time_may_be_shorter_for_high_keys(tmp_path: Path) -> None:
+    font = SoundFont(soundfont(tmp_path / "a.sf2", [(Gen.DECAY, 1200), (Gen.KEY_TO_DECAY, 50)]))
+    assert [font.regions[0].struck(key, 64).amount(Gen.DECAY) for key in (36, 60, 84)] == [2400, 1200, 0]
+
+
+def test_a_zone_of_thousands_of_modulators_is_refused(tmp_path: Path) -> None:
+    moved = [(VELOCITY, Gen.CENTS, 1, by) for by in range(1000)]
+    with pytest.raises(UnusableFile, match="damaged"):
+        SoundFont(soundfont(tmp_path / "a.sf2", moved=moved))
+
+
 def test_without_a_piano_the_first_preset_plays(tmp_path: Path) -> None:
     assert level(play(soundfont(tmp_path / "a.sf2", preset=(48, 0)), note())) > 0.4
 
@@ -132,7 +280,10 @@ def test_without_a_piano_the_first_preset_plays(tmp_path: Path) -> None:
 def damaged(path: Path) -> list[tuple[bytes, str]]:
     """Contents of a file that is no SoundFont of ours, each with the reason that is given."""
     sound = soundfont(path).read_bytes()
-    compressed = soundfont(path, kind=0x11).read_bytes()
+    alien, stereo = (
+        soundfont(path, waves=waves, compressed=True).read_bytes()
+        for waves in (sine().tobytes(), ogg(sine(), channels=2))
+    )
     empty = soundfont(path, waves=b"").read_bytes()
     lists = b"RIFF\0\0\0\0sfbk" + b"LIST\xff\xff\xff\x7fpdta" * 3000
     return [
@@ -144,11 +295,12 @@ def damaged(path: Path) -> list[tuple[bytes, str]]:
         (lists, "a damaged SoundFont"),
         (sound.replace(b"igen", b"none"), "a damaged SoundFont"),
         (empty, "a SoundFont without samples for a piano"),
-        (compressed, "a SoundFont of compressed samples (SF3)"),
+        (alien, "a SoundFont with a damaged sample"),
+        (stereo, f"a SoundFont with a compressed sample that is not mono, or longer than {MOST_FRAMES:,} frames"),
     ]
 
 
-@pytest.mark.parametrize("case", range(9))
+@pytest.mark.parametrize("case", range(10))
 def test_a_file_that_is_no_sound_soundfont_is_refused_with_the_reason(case: int, tmp_path: Path) -> None:
     path = tmp_path / "a.sf2"
     content, reason = damaged(path)[case]

@@ -101,7 +101,7 @@ class Piece(Notes):
 
         Args:
             path: where to.
-            soundfont: the .sf2 file whose piano is heard; None is the one that comes with emogen's libraries.
+            soundfont: the .sf2 or .sf3 file whose piano is heard; None is the one that comes with emogen's libraries.
 
         Raises:
             EmogenError: another suffix, a file that cannot be written, a SoundFont that cannot be played, or no notes

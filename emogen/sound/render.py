@@ -142,7 +142,7 @@ def engine_for(soundfont: Path | None) -> Engine:
     if soundfont:
         raise EmogenError(
             f"the SoundFont {soundfont} cannot be played: {reason}",
-            "name another .sf2 file, or leave out --soundfont (paths.soundfont) for the bundled one",
+            "name another .sf2 or .sf3 file, or leave out --soundfont (paths.soundfont) for the bundled one",
         )
     return Engine(_sines, _gain(_sines), "sine", f"the piano is made of plain sines: {reason}")
 
@@ -184,7 +184,24 @@ def _fluidsynth(program: str, font: Path, piece: Piece) -> Floats:
     with TemporaryDirectory() as folder:
         midi, sound = Path(folder, "piece.mid"), Path(folder, "piece.wav")
         midi.write_bytes(midi_bytes(piece))
-        options = ["-ni", "-q", "-g", "0.5", "-r", str(SAMPLE_RATE), "-O", "s16", "-T", "wav", "-F", str(sound)]
+        options = [
+            "-ni",
+            "-q",
+            "-R",
+            "0",
+            "-C",
+            "0",
+            "-g",
+            "0.5",
+            "-r",
+            str(SAMPLE_RATE),
+            "-O",
+            "s16",
+            "-T",
+            "wav",
+            "-F",
+            str(sound),
+        ]
         command = [program, *options, str(font.resolve()), str(midi)]
         patience_s = 60 + piece.end_ms / 1000  # it plays many times faster, if the SoundFont is one
         try:
