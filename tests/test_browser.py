@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emogen.evaluation import listening
+from emogen.ear.fitted import Ear
+from emogen.evaluation import listening, report, systems, yardstick
 from emogen.evaluation.listening import Trial
 from emogen.music.notes import Piece
+from emogen.music.tokens import encode
 from emogen.sound import page
 from emogen.sound.render import Sound, small_mp3
+from tests.music import corpus_of, random_piece
 from tests.sounds import sine
 
 pytest.importorskip("soundfile", reason="soundfile makes the sound of the pages")
@@ -53,7 +56,7 @@ def tab(browser: Any) -> Iterator[Any]:
         tab.on("console", lambda message: complaints.append(message.text))
         tab.on("pageerror", lambda error: complaints.append(str(error)))
         yield tab
-        assert not [url for url in asked if not url.startswith(("file:", "blob:"))]
+        assert not [url for url in asked if not url.startswith(("file:", "blob:", "data:"))]
         assert not complaints
 
 
@@ -107,6 +110,21 @@ def lit_keys(tab: Any) -> list[int]:
         return lit;
     }""")
     return found
+
+
+def test_the_report_of_an_evaluation_fits_a_telephone_and_its_players_are_seen(tab: Any, tmp_path: Path) -> None:
+    pieces = [(label, random_piece(seed, 25)) for seed, label in enumerate(("happy", "angry", "sad", "calm"))]
+    corpus = corpus_of([encode(random_piece(seed, 25)) for seed in range(12)], np.arange(12) % 6, 2)
+    some = systems.of_pieces("mine & yours", pieces, 10)
+    found = yardstick.compare([some], corpus, Ear.load(), 10)
+    report.write(tmp_path / "r.html", found, [some])
+    tab.goto((tmp_path / "r.html").as_uri())
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    until(tab, "[...document.querySelectorAll('audio')].every((one) => one.readyState > 0)")
+    heights = tab.evaluate("[...document.querySelectorAll('audio')].map((one) => one.clientHeight)")
+    assert len(heights) == 4
+    assert min(heights) > 20
+    assert tab.evaluate("document.querySelectorAll('svg').length") == len(report.PICTURES)
 
 
 GROUND = """(() => {
