@@ -43,7 +43,7 @@ class Flat(Composer):
         gains = self.norm_gains(condition)
         x = F.dropout(x, self.settings.dropout, self.training)
         for layer, block in enumerate(self.blocks):
-            x = block(x, gains[2 * layer : 2 * layer + 2], self.turns(notes), None, 0)
+            x = block(x, gains[2 * layer : 2 * layer + 2], self.turns(notes), None, 0, None)
         h = scaled_norm(x, gains[-1]).view(batch, length, 4, -1)
         target = notes[:, 1:].long()
         real = target[..., COLUMN.shift] != NO_NOTE[COLUMN.shift]

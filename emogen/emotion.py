@@ -8,10 +8,12 @@ Q1 (+valence, +arousal), Q2 (-, +), Q3 (-, -), Q4 (+, -). The halves of Q1 and Q
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable
 
-from emogen.errors import UsageError
+from emogen import moods
+from emogen.errors import UsageError, check_range
 
 EMOTIONS = ("happy", "excited", "angry", "tense", "sad", "calm")
 """The conditions of the model, in the order of its embedding table."""
@@ -31,6 +33,14 @@ ALIASES = {
 }  # fmt: skip
 
 
+FULL = 0.35
+"""From this distance to the centre of the plane on, only the direction counts; nearer, all quadrants join."""
+CORNERS = tuple(sorted((moods.DEGREES[name], name) for name in EMOTIONS))
+"""The emotions around Russell's circle, in degrees."""
+LEAST_SHARE = 0.05
+"""A smaller share of a mixture is left out where a place is read."""
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """A did-you-mean sentence for a mistyped ``word``, or an empty string if nothing is similar."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
@@ -40,35 +50,69 @@ def suggest(word: str, known: Iterable[str]) -> str:
 def parse_mixture(text: str) -> dict[str, float]:
     """Weights over ``EMOTIONS`` from what a user writes; they are positive and sum to 1.
 
-    ``"happy"``, an alias (``"joy"``), a quadrant (``"q2"``, an equal mixture of its emotions), or a mixture
-    (``"happy:0.7,calm:0.3"``; weights are scaled to sum to 1).
+    ``"happy"``, an alias (``"joy"``), a word for a mood (``"nostalgic"``, see ``moods``), a quadrant (``"q2"``, an
+    equal mixture of its emotions), or a mixture (``"happy:0.7,calm:0.3"``, or with +; weights are scaled to sum to 1).
 
     Raises:
         UsageError: an unknown name, a weight that is not a number from 1e-6 to 1e6, a part without a name.
     """
     weights: dict[str, float] = {}
-    for part in text.split(","):
+    for part in re.split("[,+]", text):
         name, colon, number = (piece.strip().lower() for piece in part.partition(":"))
-        names = _names(name)
+        shares = _shares(name)
         try:
             weight = float(number) if colon else 1.0
         except ValueError:
             weight = -1.0
         if not 1e-6 <= weight <= 1e6:  # so that sums and halves of weights stay numbers
             raise UsageError(f"'{number}' is not a weight for '{name}'", "write a mixture as happy:0.7,calm:0.3")
-        for one in names:
-            weights[one] = weights.get(one, 0.0) + weight / len(names)
+        for one, share in shares.items():
+            weights[one] = weights.get(one, 0.0) + weight * share
     total = sum(weights.values())
     return {name: weights[name] / total for name in EMOTIONS if name in weights}
 
 
-def _names(name: str) -> tuple[str, ...]:
-    """The emotions that one word stands for."""
+def _shares(name: str) -> dict[str, float]:
+    """The emotions that one word stands for, with their shares."""
     if quadrant := re.fullmatch(r"q([1-4])", name):
-        return QUADRANTS[int(quadrant[1])]
+        names = QUADRANTS[int(quadrant[1])]
+        return dict.fromkeys(names, 1 / len(names))
     canonical = ALIASES.get(name, name)
-    if canonical not in EMOTIONS:
-        near = suggest(name, (*EMOTIONS, *ALIASES))
-        listing = f"the emotions are {', '.join(EMOTIONS)}; q1 to q4 and mixtures (happy:0.7,calm:0.3) work too"
-        raise UsageError(f"unknown emotion '{name}'", f"{near} {listing}".strip())
-    return (canonical,)
+    if canonical in EMOTIONS:
+        return {canonical: 1.0}
+    if (place := moods.place(name)) is not None:
+        return mixture_at(*place)
+    near = suggest(name, (*EMOTIONS, *ALIASES, moods.NEUTRAL, *moods.WORDS))
+    listing = f"the emotions are {', '.join(EMOTIONS)}; q1 to q4, mixtures (happy:0.7,calm:0.3)"
+    listing += f" and {len(moods.WORDS)} words for moods work too"
+    raise UsageError(f"unknown emotion '{name}'", f"{near} {listing}".strip())
+
+
+def mixture_at(valence: float, arousal: float) -> dict[str, float]:
+    """Weights of the emotions, as ``emotion.parse_mixture`` gives them, for a place on the plane.
+
+    The two emotions on either side of its direction share by their angles to it; near the centre all quadrants join.
+
+    Args:
+        valence: from unpleasant, -1, to pleasant, 1.
+        arousal: from sleepy, -1, to aroused, 1.
+
+    Raises:
+        UsageError: a number out of range.
+    """
+    check_range("valence", valence, -1, 1)
+    check_range("arousal", arousal, -1, 1)
+    weights = dict.fromkeys(EMOTIONS, 0.0)
+    strength = min(1.0, math.hypot(valence, arousal) / FULL)
+    angle = math.degrees(math.atan2(arousal, valence)) % 360
+    after = next((number for number, (corner, _) in enumerate(CORNERS) if corner >= angle), 0)
+    (low, before_name), (high, after_name) = CORNERS[after - 1], CORNERS[after]
+    share = (angle - low) % 360 / ((high - low) % 360)
+    weights[before_name] += strength * (1 - share)
+    weights[after_name] += strength * share
+    for names in QUADRANTS.values():
+        for name in names:
+            weights[name] += (1 - strength) / len(QUADRANTS) / len(names)
+    least = 0.05
+    kept = {name: weight for name, weight in weights.items() if weight >= least}
+    return {name: weight / sum(kept.values()) for name, weight in kept.items()}

@@ -6,6 +6,7 @@ import numpy as np
 
 from emogen.composing.drafts import Drafts
 from emogen.composing.wish import Wish
+from emogen.music.notes import Ints
 from emogen.music.tokens import COLUMN, SHIFT_MS, Tokens, encode
 from tests import tiny
 from tests.music import random_piece
@@ -25,3 +26,10 @@ def strike(drafts: Drafts, notes: Tokens) -> None:
 
 def random_notes(chords: int) -> Tokens:
     return encode(random_piece(1, chords, gap_ms=(40, 200)))
+
+
+def drawn(*shift: int, pitch: int = 0) -> Ints:
+    """Notes (B, 4) being drawn, as rules receive them: of each draft the shift's id, and one pitch for all."""
+    note = np.zeros((len(shift), 4), dtype=np.int64)
+    note[:, COLUMN.shift], note[:, COLUMN.pitch] = shift, pitch
+    return note

@@ -188,6 +188,16 @@ def test_files_are_named_by_what_is_meant_not_by_what_is_typed(
     assert f"  {shown}  " in err
 
 
+def test_passages_name_the_file_and_words_are_read_aloud(runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    wishes_of(monkeypatch)
+    code, _, err = run("generate", "-e", "nostalgic, happy 15", "--seed", "1", "--cut")
+    assert code == 0
+    assert here() == ["sad-0.47_calm-0.53_to_happy_30s_seed1.mid"]
+    assert err.startswith("nostalgic is read as 47% sad + 53% calm\n")
+    code, _, err = run("generate", "--valence", ".3", "--arousal", "-.5", "--seed", "2")
+    assert err.startswith("this place on the plane is read as 14% sad + 86% calm\n")
+
+
 def test_a_seed_that_is_not_given_is_a_new_one_and_told(runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     wishes_of(monkeypatch)
     errs = [run("generate", "-e", "sad")[2] for _ in range(2)]
@@ -299,8 +309,20 @@ USAGE_ERRORS = {
     ("-e", "zzz"): ("unknown emotion 'zzz'", ", ".join(EMOTIONS)),
     ("-e", "happy:x"): ("'x' is not a weight", "happy:0.7,calm:0.3"),
     ("-e", "all,sad"): ("unknown emotion 'all'", ", ".join(EMOTIONS)),
-    ("-e", ""): ("unknown emotion ''", ", ".join(EMOTIONS)),
-    (): ("missing option '--emotion'", "emogen generate --help"),
+    ("-e", ""): ("no emotion was given", ", ".join(EMOTIONS)),
+    (): ("no emotion was given", ", ".join(EMOTIONS)),
+    ("--valence", "1"): ("--valence and --arousal go together", "give both"),
+    ("--arousal", "1"): ("--valence and --arousal go together", "give both"),
+    ("-e", "sad", "--valence", "1", "--arousal", "1"): ("--emotion and --valence say the same", "one of them"),
+    ("--valence", "1", "--arousal", "-1.1"): ("arousal -1.1 is out of range", "-1 to 1"),
+    ("-e", "nostalgik"): ("unknown emotion 'nostalgik'", "did you mean 'nostalgic'?"),
+    ("-e", "sad 0:00, calm 0:31"): ("less than 4 s before the end", "longer"),
+    ("-e", "sad 0:00, calm -3"): ("'-3' is not a time", "0:42.5"),
+    ("-e", "sad 0:00, calm 0:10", "--form", "AB"): ("passages are sections", "one of them"),
+    ("-e", "sad > calm", "--cut"): ("an even path is not cut", "cut"),
+    ("-e", "sad", "--marker", "0:x"): ("'0:x' is not a time", "emogen generate --help"),
+    ("-e", "sad", "--marker", "0:29.5"): ("the marker at 29.5 s", "move a marker"),
+    ("-e", "sad", "--marker", "7", "--marker", "7.5"): ("the times 7 s and 7.5 s", "move a marker"),
     ("-e", "sad", "-s", "4.9"): ("seconds 4.9 is out of range", "5 to 600"),
     ("-e", "sad", "-s", "601"): ("seconds 601 is out of range", "5 to 600"),
     ("-e", "sad", "-s", "nan"): ("seconds nan is out of range", "5 to 600"),

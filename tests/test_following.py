@@ -17,6 +17,7 @@ from emogen.music.plan import ENTRIES, PlanTable
 from emogen.music.tokens import COLUMN, SHIFT_MS, decode, encode
 from emogen.settings import SampleSettings
 from tests import tiny
+from tests.drafting import drawn
 from tests.music import PLAN_MEAN, PLAN_SD, corpus_of, is_same
 from tests.test_form import BARS
 
@@ -93,10 +94,10 @@ def test_the_root_is_pulled_in_the_bass_and_chord_tones_where_they_were_asked_fo
     beat = int(np.flatnonzero(form.chart.root[:16] == 9)[0])  # A minor: A C E
     key = {name: pitch - 21 for name, pitch in {"A2": 45, "C3": 48, "B2": 47, "A3": 57, "A5": 81, "B5": 83}.items()}
     at_ms = int(form.chart.beats_ms[beat]) + 5
-    nats = plays_the_chord(following_at(at_ms, form), np.array([5]))[0]
+    nats = plays_the_chord(following_at(at_ms, form), drawn(5))[0]
     assert nats[key["A2"]] == pytest.approx(1)
     assert np.flatnonzero(nats).tolist() == [pitch - 21 for pitch in (21, 33, 45)]
-    nats = plays_the_chord(following_at(at_ms, form, "Am F"), np.array([5]))[0]
+    nats = plays_the_chord(following_at(at_ms, form, "Am F"), drawn(5))[0]
     assert nats[key["A2"]] == pytest.approx(2.5)
     assert nats[key["C3"]] == nats[key["A3"]] == pytest.approx(0.5)
     assert nats[key["B2"]] == pytest.approx(-0.5)
@@ -105,10 +106,10 @@ def test_the_root_is_pulled_in_the_bass_and_chord_tones_where_they_were_asked_fo
 
 def test_where_no_chord_is_nothing_is_pulled() -> None:
     drafts = following_at(100, Form(Chart.none(), np.zeros(0, dtype=np.int64)))
-    assert not plays_the_chord(drafts, np.array([5])).any()
+    assert not plays_the_chord(drafts, drawn(5)).any()
     drafts.following = None
     for rule in (plays_the_chord, returns_in_rhythm, returns_in_pitch):
-        assert not rule(drafts, np.array([5])).any()
+        assert not rule(drafts, drawn(5)).any()
 
 
 def test_a_theme_is_pulled_towards_when_its_section_returns() -> None:
@@ -120,14 +121,14 @@ def test_a_theme_is_pulled_towards_when_its_section_returns() -> None:
         note = np.array([[np.abs(SHIFT_MS - (onset_ms - drafts.onset_ms[0])).argmin(), key, 16, 40]])
         drafts.add(note, np.array([onset_ms - drafts.onset_ms[0]]))
     drafts.add(np.array([[0, 50, 16, 40]]), np.array([9600 - 1200]))  # the second A begins: 4 bars later
-    pulled = returns_in_rhythm(drafts, np.zeros(1, dtype=np.int64))[0]
+    pulled = returns_in_rhythm(drafts, drawn(0))[0]
     landing = 9600 + SHIFT_MS
     near = np.min([np.abs(landing - (9600 + onset_ms)) for onset_ms in onsets_ms], axis=0)
     assert set(pulled[1:][near[1:] < 30].tolist()) == {1.5}
     assert not pulled[(near > 60) & (landing < 9600 + 2000)].any()
     assert pulled[0] == 0
     following.land(np.array([9600 + 1200]))
-    nats = returns_in_pitch(drafts, np.array([5]))[0]
+    nats = returns_in_pitch(drafts, drawn(5))[0]
     assert np.flatnonzero(nats).tolist() == [47]
     assert nats[47] == 2
 

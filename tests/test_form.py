@@ -3,8 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from emogen.composing.form import PHRASE_BARS, PLAIN, bars_for, form, form_for, heard_before, like
+from emogen.composing.form import PHRASE_BARS, PLAIN, bars_for, form, heard_before, like
 from emogen.composing.form import compose as composed
+from emogen.composing.legs import form_for
+from emogen.composing.steering import Source
 from emogen.composing.wish import Wish
 from emogen.errors import UsageError
 from emogen.music.chart import Chart
@@ -30,7 +32,7 @@ def compose(
 
 
 def chart_for(wish: Wish, plan: Plans, bars: Progression | None, plans: PlanTable, rng: np.random.Generator) -> Chart:
-    return form_for(wish, plan, bars, plans, rng).chart
+    return form_for(wish, {0: Source(plan, bars)}, plans, rng).chart
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -127,7 +129,7 @@ def test_without_a_clip_there_is_a_pulse_but_no_chords_until_the_end() -> None:
 
 def asked(seconds: float = 38.4, **terms: str | float) -> tuple[Chart, Ints]:
     wish = Wish.of("sad", seconds, **terms)  # type: ignore[arg-type]
-    return form_for(wish, np.zeros(len(ENTRIES), dtype=np.float32), BARS, tiny.plans(), rng())
+    return form_for(wish, {0: Source(np.zeros(len(ENTRIES), dtype=np.float32), BARS)}, tiny.plans(), rng())
 
 
 @pytest.mark.parametrize("tempo", [44, 72, 100, 180])
@@ -185,7 +187,7 @@ def test_another_pieces_bars_are_followed_at_its_tempo() -> None:
 def test_a_chart_that_is_given_is_followed_as_it_is() -> None:
     given = compose(30, 0, True, BARS, rng())
     wish = Wish.of("sad", 30, chart=given)
-    found, earlier = form_for(wish, np.zeros(len(ENTRIES), dtype=np.float32), BARS, tiny.plans(), rng())
+    found, earlier = form_for(wish, {0: Source(np.zeros(len(ENTRIES), dtype=np.float32), BARS)}, tiny.plans(), rng())
     assert found is given
     assert len(earlier) == len(given)
 

@@ -191,7 +191,7 @@ def test_the_two_halves_of_guidance_are_told_all_and_nothing_but_the_time(model:
     twice.steer()
     both = seen_by(model, twice)
     hidden = told_of(wish(8, 0, "sad"))
-    hidden.emotion[:], hidden.steering.plan[:] = 0, np.nan
+    hidden.steering.emotion[:], hidden.steering.plan[:] = 0, np.nan
     told, untold = (seen_by(model, one) for one in (drafts, hidden))
     assert both == pytest.approx(np.concatenate([told, untold]), abs=1e-5)
     assert not np.allclose(told, untold, atol=1e-2)
@@ -253,7 +253,7 @@ def reference(model: Composer, one: Wish, sample: SampleSettings) -> tuple[Piece
         drafts.steer()
         notes, remaining_s = drafts.notes[:, first : drafts.length], drafts.remaining_s[:, first : drafts.length]
         with torch.no_grad():
-            conditions = map(torch.from_numpy, (drafts.emotion, drafts.steering.plan, remaining_s))
+            conditions = map(torch.from_numpy, (drafts.steering.emotion, drafts.steering.plan, remaining_s))
             reader = reader_of(model, 1)
             reader.h = model(torch.from_numpy(notes), model.condition(*conditions))[:, -1]
             note, ended = draw_note(reader, drafts, sample)

@@ -26,7 +26,7 @@ from emogen.model.numpy_network import READ_AT_ONCE, NumpyComposer, NumpyReader,
 from emogen.model.opening import open_in_torch, open_network
 from emogen.music import position, recall, relative
 from emogen.music.plan import ENTRIES
-from emogen.music.tokens import NO_NOTE, SIZES, Tokens
+from emogen.music.tokens import COLUMN, NO_NOTE, SIZES, Tokens
 from emogen.settings import SampleSettings
 from tests import tiny
 
@@ -256,6 +256,35 @@ def test_numpy_expects_what_torch_expects_of_a_charted_piece() -> None:
         assert any(not np.allclose(one, other, atol=1e-2) for one, other in zip(numpy_logits, changed, strict=True)), (
             name
         )
+
+
+@pytest.mark.parametrize("since", [[76, 0, 78], [89, 80, 75]])
+def test_what_is_forgotten_makes_no_difference_and_is_forgotten_alike(since: list[int]) -> None:
+    """Each piece forgets what is before a note when that note is read, as ``generate`` lets it; only what a pointer
+    compares of this note still has a trace of it."""
+    model = tiny.composer(CHARTED)
+    notes, (emotion, plan, remaining_s) = random_notes(), random_conditions()
+    say, readers = told(), both(model)
+
+    def logits(reader: Reader | NumpyReader, notes: Tokens) -> list[npt.NDArray[np.float32]]:
+        reader.clear()
+        for part in (slice(0, 60), slice(60, 75), *(slice(at, at + 1) for at in range(75, T))):
+            first = np.where(np.array(since) <= part.start, since, 0) if part.start >= 75 else None
+            left = remaining_s[:, part]
+            reader.read(notes[:, part], emotion, plan, left, say.place[:, part], say.followed[:, part], first)
+        return [reader.logits(COLUMN.velocity), reader.logits(COLUMN.duration)]
+
+    for one, other in zip(*(logits(reader, notes) for reader in readers), strict=True):
+        assert np.allclose(one, other, rtol=1e-3, atol=3e-3)
+    whole = logits(readers[1], notes)
+    for row, first in enumerate(since):
+        for at, changes in ((first, True), (first - 2, False)):
+            if at < 0:
+                continue
+            other = notes.copy()
+            other[row, at, COLUMN.pitch] = (other[row, at, COLUMN.pitch] + 20) % SIZES[COLUMN.pitch]
+            moved = max(np.abs(a[row] - b[row]).max() for a, b in zip(whole, logits(readers[1], other), strict=True))
+            assert (moved > 5e-3) == changes, (row, at, moved)
 
 
 def test_a_sharper_pulse_moves_notes_to_the_parts_preferred_nearby_and_leaves_chords_as_likely() -> None:

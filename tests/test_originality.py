@@ -15,7 +15,7 @@ from emogen.errors import EmogenError
 from emogen.music.tokens import COLUMN, encode
 from emogen.settings import SampleSettings
 from tests import tiny
-from tests.drafting import PLANS
+from tests.drafting import PLANS, drawn
 from tests.music import random_tokens
 
 BITS = 100_000
@@ -64,12 +64,12 @@ def test_a_piece_that_would_copy_a_song_leaves_it_after_nineteen_notes() -> None
 
 def test_without_a_filter_or_with_few_notes_nothing_is_forbidden() -> None:
     drafts = Drafts([Wish({"happy": 1.0}, 20, 1, {})], PLANS)
-    assert not copies_no_song(drafts, np.zeros(1, dtype=np.int64)).any()
+    assert not copies_no_song(drafts, drawn(0)).any()
     drafts.known = Originality(np.full(10, 255, dtype=np.uint8))  # takes everything for known
-    assert not copies_no_song(drafts, np.zeros(1, dtype=np.int64)).any()
+    assert not copies_no_song(drafts, drawn(0)).any()
     for pitch in range(NOTES - 1):
         drafts.add(np.array([[5, pitch, 16, 40]]), np.array([50]))
-    nats = copies_no_song(drafts, np.zeros(1, dtype=np.int64))
+    nats = copies_no_song(drafts, drawn(0))
     assert (nats == -100).all()
     assert np.isfinite(nats).all()  # something can always be drawn
 

@@ -102,7 +102,7 @@ def test_a_mixture_draws_plans_of_its_emotions_in_their_proportions() -> None:
     mixture = {"happy": 0.75, "calm": 0.25}
     drafts = Drafts([Wish(mixture, 10, seed, {}) for seed in range(400)], PLANS)
     drafts.steer()
-    assert drafts.emotion[7].tolist() == [mixture.get(name, 0) for name in EMOTIONS]
+    assert drafts.steering.emotion[7].tolist() == [mixture.get(name, 0) for name in EMOTIONS]
     share = {
         name: (drafts.steering.planned[:, None] == np.array(PLANS.by_emotion[name], dtype=np.float32))
         .all(-1)
@@ -172,7 +172,7 @@ def test_what_a_new_passage_lacks_is_nothing_of_what_the_old_one_lacked() -> Non
     assert not drafts.steering.lack[0].any()
     assert (drafts.steering.lack[1] != 0).all()
     for rule in RULES[COLUMN.pitch]:
-        added = rule(drafts, np.ones(2, dtype=np.int64))
+        added = rule(drafts, np.ones((2, 4), dtype=np.int64))
         assert not added[0].any(), "an old lack still pulls"
 
 

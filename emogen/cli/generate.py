@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
 
+from emogen import moods
 from emogen.cli import outputs, terminal_roll
 from emogen.cli.console import Step, bar, console, echo, table
 from emogen.cli.options import M_SS, AsJson, Force, refuse_existing, seconds_of, settings_options
 from emogen.composing import provenance
-from emogen.emotion import EMOTIONS
+from emogen.emotion import EMOTIONS, mixture_at, parse_mixture
 from emogen.errors import UsageError, check_range
 from emogen.settings import SampleSettings, Settings
 
@@ -30,7 +32,16 @@ if TYPE_CHECKING:
 MOST_PIECES = 10_000
 NAMED = 6
 """Most files that the last line names."""
-WANTED = ("emotion", "seconds", "seed", "plan", "tonic", "tempo", "meter", "chords", "form", "returns", "chart")
+EMOTION_HELP = (
+    f"{', '.join(EMOTIONS)}; a word for a mood; q1..q4; a mixture (happy:0.7,calm:0.3); passages "
+    "(sad 0:00, calm 0:30); an even path (tense > calm); or all, one of each."
+)
+MOST_OF_NAME = 120
+"""Characters of a file's name that tell the emotions: names have 255 bytes at most."""
+WANTED = (
+    "emotion", "passages", "change", "seconds", "seed", "plan", "tonic", "tempo", "meter", "chords", "form", "returns",
+    "chart", "markers",
+)  # fmt: skip
 """What ``--json`` tells of a piece's ``made_by``."""
 
 
@@ -41,9 +52,9 @@ def generate(
         typer.Option(
             "--emotion",
             "-e",
-            help=f"{', '.join(EMOTIONS)}; q1..q4; a mixture (happy:0.7,calm:0.3); or all, one of each.",
+            help=EMOTION_HELP,
         ),
-    ],
+    ] = "",
     seconds: Annotated[
         float,
         typer.Option(
@@ -64,6 +75,17 @@ def generate(
             "the bundled voice (default: best, where that is better than the bundled voice)."
         ),
     ] = "",
+    valence: Annotated[
+        float | None, typer.Option(help="Instead of --emotion: from unpleasant, -1, to pleasant, 1.")
+    ] = None,
+    arousal: Annotated[float | None, typer.Option(help="With --valence: from sleepy, -1, to aroused, 1.")] = None,
+    cut: Annotated[bool, typer.Option("--cut", help="Passages change at once, not over a few seconds.")] = False,
+    marker: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="A time with a bar line and a sound, such as 0:42.5; any number.", parser=seconds_of, metavar=M_SS
+        ),
+    ] = None,
     prime: Annotated[Path | None, typer.Option(help="A MIDI file whose music the piece continues.")] = None,
     mode: Annotated[Literal["major", "minor"] | None, typer.Option(help="Major or minor.")] = None,
     key: Annotated[str | None, typer.Option(help='The key, such as "A minor", Am, Eb, "F# major".')] = None,
@@ -99,12 +121,13 @@ def generate(
     """
     from emogen.composing.wish import Wish
 
-    names = EMOTIONS if emotion.strip().lower() == "all" else (emotion,)
+    names = _feelings(emotion, valence, arousal)
     check_range("--count", count, 1, MOST_PIECES)
     if seed is None:
         seed = secrets.randbelow(2**31)
     check_range("--seed", seed, 0, 2**32 - count)
     wanted: Any = {"key": key, "mode": mode, "density": density, "loudness": loudness, "register": register}
+    wanted |= {"cut": cut, "markers": marker or ()}
     wanted |= {"tempo": tempo, "meter": meter, "chords": chords, "form": form, "returns": returns}
     if chart_from is not None:
         wanted["chart"] = _chart(chart_from, seconds)
@@ -121,6 +144,8 @@ def generate(
     voice = Voice.open(checkpoint, settings.paths.runs)
     pieces = compose(voice, wishes, settings.sample, prime)
     why = f" {unasked(settings.paths.runs)[1]}".rstrip() if not checkpoint else ""
+    for word, mixture in _readings(emotion, wishes[0]):
+        console.print(escape(f"{word} is read as {provenance.called(mixture)}"), soft_wrap=True)
     console.print(escape(f"composing with {voice.label}{why}, seed {seed}"), soft_wrap=True)
     if settings.sample.threads > (cores := os.cpu_count() or 1):
         console.print(
@@ -154,6 +179,28 @@ def _next(files: list[Path], page: Path | None) -> str:
     return f"emogen play {shlex.join(map(str, files[:NAMED]))}"
 
 
+def _feelings(emotion: str, valence: float | None, arousal: float | None) -> Sequence[str | dict[str, float]]:
+    """What each piece shall feel like, as ``Wish.of`` takes it."""
+    if (valence is None) != (arousal is None):
+        raise UsageError("--valence and --arousal go together", "give both, -1 to 1")
+    if valence is not None and arousal is not None:
+        if emotion:
+            raise UsageError("--emotion and --valence say the same", "give one of them")
+        return [mixture_at(valence, arousal)]
+    if not emotion.strip():
+        raise UsageError("no emotion was given", f"--emotion takes {', '.join(EMOTIONS)}, a word for a mood, or more")
+    return EMOTIONS if emotion.strip().lower() == "all" else (emotion,)
+
+
+def _readings(emotion: str, wish: Wish) -> list[tuple[str, Mapping[str, float]]]:
+    """Each word that is no emotion's name, with the mixture that it was read as."""
+    if not emotion:
+        return [("this place on the plane", wish.emotion)]
+    words = re.findall(r"[a-z][a-z -]*[a-z]", emotion.lower())
+    known = {word.strip() for word in words}
+    return [(word, parse_mixture(word)) for word in sorted(known - {*EMOTIONS, "all"}) if moods.place(word)]
+
+
 def _chart(file: Path, seconds: float) -> Chart:
     """The bars of a MIDI file, as they fill some seconds."""
     from emogen.composing.form import like
@@ -165,7 +212,8 @@ def _chart(file: Path, seconds: float) -> Chart:
 
 def _name(wish: Wish) -> str:
     """The name of the file for a wish."""
-    return f"{provenance.called(wish.emotion, '{name}-{share:.2g}', '_')}_{wish.seconds:g}s_seed{wish.seed}.mid"
+    feelings = [provenance.called(one.emotion, "{name}-{share:.2g}", "_") for one in wish.path]
+    return f"{'_to_'.join(feelings)[:MOST_OF_NAME]}_{wish.seconds:g}s_seed{wish.seed}.mid"
 
 
 def _files(out: Path | None, names: list[str], force: bool) -> list[Path]:
@@ -209,7 +257,7 @@ def _write(file: Path, piece: Piece) -> dict[str, Any]:
 def _print_table(rows: list[dict[str, Any]]) -> None:
     written = table("file", "emotion", ">length", ">notes", ">notes/s", "key")
     for row in rows:
-        emotion = provenance.called(row["emotion"])
+        emotion = provenance.feeling(row)
         numbers = (f"{row['length_s']:.1f} s", str(row["notes"]), f"{row['notes_per_s']:.1f}")
         written.add_row(escape(row["file"]), emotion, *numbers, row["key"])
     console.print(written)

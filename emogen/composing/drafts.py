@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from emogen.composing.following import Following
-from emogen.composing.form import form_for
+from emogen.composing.legs import form_for
 from emogen.composing.originality import Originality
 from emogen.composing.steering import Steering
 from emogen.composing.wish import Wish
-from emogen.emotion import EMOTIONS
 from emogen.music.chart import Chart
 from emogen.music.notes import Ints, Piece
 from emogen.music.plan import PlanTable
@@ -38,7 +37,7 @@ class Drafts:
     """B pieces being drawn. After n steps each has n notes; rows leave when their piece is done."""
 
     BY_ROW = (
-        "row", "end_ms", "emotion", "notes", "remaining_s", "onset_ms", "release_ms", "held", "struck", "pitch",
+        "row", "end_ms", "notes", "remaining_s", "onset_ms", "release_ms", "held", "struck", "pitch",
     )  # fmt: skip
     """The arrays with a row per draft."""
 
@@ -65,8 +64,6 @@ class Drafts:
         """Which wish (B,) each draft is for."""
         self.end_ms = np.array([round(wish.seconds * 1000) for wish in wishes])
         self.rngs = [np.random.default_rng(wish.seed) for wish in wishes]
-        self.emotion = np.array([[wish.emotion.get(name, 0) for name in EMOTIONS] for wish in wishes], dtype=np.float32)
-        """The emotion (B, E) as the model takes it."""
         self.notes = np.zeros((rows, ROOM, 4), dtype=np.uint8)
         """(B, room, 4), of which the first ``length`` are drawn; note 0 is the silence before the piece."""
         self.remaining_s = np.zeros((rows, ROOM), dtype=np.float32)
@@ -87,8 +84,8 @@ class Drafts:
             self.steering.renew(self.onset_ms, 1, self.rngs)
             self.following = Following(
                 [
-                    form_for(wish, *source, plans, rng)
-                    for wish, source, rng in zip(wishes, self.steering.sources, self.rngs, strict=True)
+                    form_for(wish, sources, plans, rng)
+                    for wish, sources, rng in zip(wishes, self.steering.sources, self.rngs, strict=True)
                 ],
                 ROOM,
             )

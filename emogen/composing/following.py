@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from emogen.composing.form import Form
 from emogen.music import position, recall, relative
+from emogen.music.chart import Chart
 from emogen.music.notes import Floats, Ints
 from emogen.music.tokens import COLUMN, SHIFT_MS, SILENCE, Tokens
 
@@ -92,6 +93,24 @@ class Following:
             self.landing[row], self.root[row] = moment.features[0], moment.root[0]
             self.landing_beat[row] = chart.beat_at(at_ms[row])
 
+    @property
+    def last_bar_ms(self) -> Ints:
+        """How long (B,) the last bar of each chart lasts; 0 without bars."""
+        return np.array(
+            [chart.beats_ms[-1] - chart.beats_ms[_last_bar(chart)] if len(chart) else 0 for chart in self.charts]
+        )
+
+    def changes_ms(self, at_ms: Ints, pitch: Ints) -> Floats:
+        """When, after times (B,), the first chord begins that a pitch (B,) does not belong to; infinity for never."""
+        found = np.full(len(self.charts), np.inf)
+        for row, chart in enumerate(self.charts):
+            after = np.arange(int(chart.index_at(at_ms[row])) + 1, len(chart) - 1)
+            classes = position.CLASSES[chart.quality[after], (pitch[row] - chart.root[after]) % 12]
+            foreign = after[(classes == 0) & (chart.root[after] >= 0)]
+            if len(foreign):
+                found[row] = chart.beats_ms[foreign[0]]
+        return found
+
     def references(self, shift: Ints, pitch: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
         """From what the next pitches are intervals and degrees (B, 4), after shifts (B,) and the last pitches (B,)."""
         begins = shift > 0
@@ -126,6 +145,12 @@ class Following:
                 there = np.abs(beats - (self.landing_beat[row] - back)) < SAME_PLACE_BEATS
                 returning[row, notes[row, 1:length][there, COLUMN.pitch]] = True
         return returning
+
+
+def _last_bar(chart: Chart) -> int:
+    """The beat at which the last bar begins; a last beat that begins a bar only ends the one before."""
+    begins = chart.bar_beats[chart.bar_beats < len(chart) - 1]
+    return int(begins[-1])
 
 
 def _distance(values: Floats, rising: Floats) -> Floats:

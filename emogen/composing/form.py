@@ -12,13 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from emogen.composing.wish import MOST_LETTERS, Wish
+from emogen.composing.wish import MOST_LETTERS
 from emogen.errors import UsageError
 from emogen.music.chart import Chart
 from emogen.music.harmony import NO_CHORD
 from emogen.music.lead_sheet import NAMES, Bars
 from emogen.music.notes import Ints
-from emogen.music.plan import Plans, PlanTable
 from emogen.music.songbook import LEAST_BARS, Progression
 
 PHRASE_BARS = 4
@@ -59,28 +58,14 @@ class Form(NamedTuple):
     """(K,): how many beats before each beat its section was heard last; 0 for never."""
 
 
-def form_for(
-    wish: Wish, plan: Plans, progression: Progression | None, plans: PlanTable, rng: np.random.Generator
-) -> Form:
-    """The form for a wish after a real clip: its plan (P,), standardised, and its bars; steady quavers without one.
+class Material(NamedTuple):
+    """What a passage is made of."""
 
-    Raises:
-        UsageError: more sections were asked for than there are bars.
-    """
-    if wish.chart is not None:
-        section = wish.chart.section
-        return Form(wish.chart, heard_before(section, np.flatnonzero(np.diff(section, prepend=-1))))
-    tonic, minor = plans.key_of(np.nan_to_num(plan))
-    if "mode" in wish.pins:
-        minor = wish.pins["mode"] < 0
-    source = progression or PLAIN
-    if wish.tempo_bpm:
-        source = source.model_copy(update={"tempo_bpm": wish.tempo_bpm})
-    if wish.beats_per_bar:
-        source = source.in_bars_of(wish.beats_per_bar)
-    if wish.chords:  # their roots are pitch classes, not steps above a tonic
-        return compose(wish.seconds, 0, None, asked(wish.chords, source), rng, wish.form)
-    return compose(wish.seconds, tonic if wish.tonic is None else wish.tonic, minor, source, rng, wish.form)
+    tonic: int
+    """0 (C) to 11 (B); added to the roots of ``source``."""
+    minor: bool | None
+    """See ``compose``."""
+    source: Progression
 
 
 def asked(chords: Bars, source: Progression) -> Progression:
@@ -108,24 +93,56 @@ def compose(
     if len(letters) > bars:
         has = f"{seconds:g} s at {source.tempo_bpm:.0f} beats per minute have {bars} bars"
         raise UsageError(f"the form {letters} has {len(letters)} sections, and {has}", "take fewer, or more seconds")
+    chords, section, begins = harmonised(np.full(bars, per_bar), Material(tonic, minor, source), rng, letters)
+    if minor is not None:
+        close(chords, per_bar, tonic, minor)
+    chart = written(even(seconds, len(chords)), chords, section, np.arange(len(chords)) % per_bar, per_bar)
+    return Form(chart, heard_before(chart.section, begins))
+
+
+def harmonised(
+    lengths: Ints, material: Material, rng: np.random.Generator, letters: str = "", first_bar: int = 0
+) -> tuple[Ints, Ints, Ints]:
+    """The chords (K,) of bars of some beats (N,), K in all, their sections (K,), and the beats at which these begin.
+
+    Args:
+        letters: see ``compose``.
+        first_bar: with which bar a progression that goes round begins.
+    """
+    bars, source = len(lengths), material.source
     begins: Ints = np.linspace(0, bars, len(letters), endpoint=False).astype(np.int64)
     if not letters:
         letters = form(-(-bars // PHRASE_BARS))
         begins = PHRASE_BARS * np.arange(len(letters))
-    lengths = np.append(begins[1:], bars) - begins
-    if minor is None:
-        number = np.arange(bars)
+    of_letter = np.append(begins[1:], bars) - begins
+    if material.minor is None:
+        number = first_bar + np.arange(bars)
     else:
         first = dict(zip(dict.fromkeys(letters), _starts(source, rng), strict=False))
-        of_section = np.repeat([first[letter] for letter in letters], lengths)
-        number = of_section + np.arange(bars) - np.repeat(begins, lengths)
-    chords = np.concatenate([source.bar(bar) for bar in number.tolist()])
-    section = np.repeat([ord(letter) - ord("A") for letter in letters], lengths * per_bar)
-    if minor is not None:
-        chords[-per_bar:] = NAMES.index("m" if minor else "")
-        chords[-2 * per_bar : -per_bar][per_bar // 2 :] = DOMINANT
-    chart = written(seconds, chords, section, per_bar, tonic)
-    return Form(chart, heard_before(chart.section, begins * per_bar))
+        of_section = np.repeat([first[letter] for letter in letters], of_letter)
+        number = of_section + np.arange(bars) - np.repeat(begins, of_letter)
+    parts = [source.bar(bar)[:beats] for bar, beats in zip(number.tolist(), lengths.tolist(), strict=True)]
+    chords = moved(np.concatenate(parts), material.tonic)
+    of_bar = np.repeat([ord(letter) - ord("A") for letter in letters], of_letter)
+    first_beat = np.append(0, np.cumsum(lengths))
+    return chords, np.repeat(of_bar, lengths), first_beat[begins]
+
+
+def moved(chords: Ints, semitones: int) -> Ints:
+    """Chords (K,), as ``Progression`` has them, in another key."""
+    qualities = len(NAMES)
+    return np.where(chords < 0, chords, (chords + semitones * qualities) % (12 * qualities))
+
+
+def close(chords: Ints, per_bar: int, tonic: int, minor: bool) -> None:
+    """Let chords (K,) end on the tonic in their last bar, after a dominant."""
+    chords[-per_bar:] = moved(np.array([NAMES.index("m" if minor else "")]), tonic)
+    chords[-2 * per_bar : -per_bar][per_bar // 2 :] = moved(np.array([DOMINANT]), tonic)
+
+
+def even(seconds: float, count: int) -> Ints:
+    """When beats (K + 1,) fall that divide some seconds evenly, in ms."""
+    return np.rint(np.arange(count + 1) * (seconds * 1000 / count)).astype(np.int64)
 
 
 def _starts(progression: Progression, rng: np.random.Generator) -> list[int]:
@@ -144,23 +161,22 @@ def like(chart: Chart, seconds: float) -> Chart:
     source = Progression.of(chart, 0)
     if source is None:
         raise UsageError(f"fewer than {LEAST_BARS} whole bars are heard in it", "take a longer piece with a clear beat")
-    bars = bars_for(seconds, source.tempo_bpm, source.beats_per_bar)
+    per_bar = source.beats_per_bar
+    bars = bars_for(seconds, source.tempo_bpm, per_bar)
     chords = np.concatenate([source.bar(number) for number in range(bars)])
     letters = (source.letters * -(-bars // source.bars))[:bars]
-    section = np.repeat([ord(letter) - ord("A") for letter in letters], source.beats_per_bar)
-    return written(seconds, chords, section, source.beats_per_bar, 0)
+    section = np.repeat([ord(letter) - ord("A") for letter in letters], per_bar)
+    return written(even(seconds, len(chords)), chords, section, np.arange(len(chords)) % per_bar, per_bar)
 
 
-def written(seconds: float, chords: Ints, section: Ints, beats_per_bar: int, tonic: int) -> Chart:
-    """The chart of chords (K,) as ``Progression`` has them, a beat each, that fill some seconds evenly."""
-    count = len(chords)
-    beats_ms = np.rint(np.arange(count + 1) * (seconds * 1000 / count)).astype(np.int64)
+def written(beats_ms: Ints, chords: Ints, section: Ints, place: Ints, beats_per_bar: int) -> Chart:
+    """The chart of chords (K,), as ``Progression`` has them, a beat each, at beats (K + 1,); the last one ends it."""
     code = np.append(chords, chords[-1])
     there = code >= 0
     return Chart(
         beats_ms=beats_ms,
-        place=(np.arange(count + 1) % beats_per_bar).astype(np.int8),
-        root=np.where(there, (code // len(NAMES) + tonic) % 12, NO_CHORD).astype(np.int8),
+        place=np.append(place, 0).astype(np.int8),
+        root=np.where(there, code // len(NAMES), NO_CHORD).astype(np.int8),
         quality=np.where(there, code % len(NAMES), 0).astype(np.int8),
         section=np.append(section, section[-1]).astype(np.int8),
         beats_per_bar=beats_per_bar,

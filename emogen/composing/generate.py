@@ -94,18 +94,21 @@ def read(reader: Reader | NumpyReader, drafts: Drafts, unread: int) -> None:
     The second half of a guided batch receives neither emotion, plan nor chords: see ``draw_note``.
     """
     latest = slice(drafts.length - unread, drafts.length)
-    emotion, plan = drafts.emotion, drafts.steering.plan
+    emotion, plan = drafts.steering.emotion, drafts.steering.plan
     notes, remaining_s = drafts.notes[:, latest], drafts.remaining_s[:, latest]
+    forgotten = drafts.steering.heard_from - (drafts.length - unread - reader.length)
+    since = np.maximum(forgotten, 0) if (forgotten > 0).any() else None
     if drafts.guidance != 1:
         emotion = np.concatenate([emotion, np.zeros_like(emotion)])
         plan = np.concatenate([plan, np.full_like(plan, np.nan)])
         notes, remaining_s = np.tile(notes, (2, 1, 1)), np.tile(remaining_s, (2, 1))
+        since = None if since is None else np.tile(since, 2)
     if not drafts.following:
-        return reader.read(notes, emotion, plan, remaining_s)
+        return reader.read(notes, emotion, plan, remaining_s, since=since)
     place, followed = drafts.following.place[:, latest], drafts.following.followed[:, latest]
     if drafts.guidance != 1:
         place, followed = np.concatenate([place, without_chords(place)]), np.concatenate([followed, followed])
-    return reader.read(notes, emotion, plan, remaining_s, place, followed)
+    return reader.read(notes, emotion, plan, remaining_s, place, followed, since)
 
 
 def without_chords(features: Floats32) -> Floats32:
@@ -137,7 +140,7 @@ def draw_note(
                 "the network's scores contain NaN or infinity", "try another checkpoint: emogen ckpt list"
             )
         for rule in rules:
-            logits = logits + rule(drafts, note[:, COLUMN.shift])
+            logits = logits + rule(drafts, note)
         drawn = draw(logits, chance[:, family], (RHYTHM, sample, AS_LEARNT, AS_LEARNT)[family])
         note[:, family] = drawn
         if family + 1 == len(RULES):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from emogen.composing.provenance import UNTRUSTED, called, facts, manifest, title
+from emogen.composing.provenance import UNTRUSTED, facts, feeling, manifest, title
 from emogen.errors import EmogenError, UnusableFile, UsageError
 from emogen.music import midi
 from emogen.music.chart import Chart
@@ -164,7 +164,7 @@ class Piece(Notes):
         found, made = measure(self), self.made_by or {}
         parts = [f"{found.length_s:.1f} s", f"{found.notes} notes", found.key]
         with suppress(*UNTRUSTED):
-            parts = [str(called(made["emotion"])), *parts, f"seed {made['seed']}"]
+            parts = [feeling(made), *parts, f"seed {made['seed']}"]
         words = "".join(one if one.isprintable() else "?" for one in ", ".join(filter(None, parts)))
         return f"<Piece {words}>"
 

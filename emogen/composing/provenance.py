@@ -39,8 +39,11 @@ def made_by(wish: Wish, label: str, sample: SampleSettings, prime: str = "") -> 
         "form": wish.form,
         "returns": None if wish.returns == RETURNS else wish.returns,
         "chart": wish.chart and " ".join(wish.chart.lines(len(wish.chart))),
+        "markers": list(wish.markers_s),
+        "passages": [[one.at_s, dict(one.emotion)] for one in wish.passages],
+        "change": wish.change if wish.passages else None,
     }
-    asked = {name: value for name, value in bars.items() if value not in (None, "")}
+    asked = {name: value for name, value in bars.items() if value not in (None, "", [])}
     how = sample.model_dump(exclude={"device", "threads"})  # neither changes what is drawn
     return {
         "emogen": __version__,
@@ -78,11 +81,17 @@ def emotion_of(known: Mapping[str, Any] | None) -> dict[str, float]:
     return told if told and told.keys() <= set(EMOTIONS) and min(told.values()) > 0 else {}
 
 
+def feeling(made: Mapping[str, Any]) -> str:
+    """The emotion in a manifest, or those of its passages."""
+    passages = made.get("passages") or [[0, made["emotion"]]]
+    return " > ".join(str(called(emotion)) for _, emotion in passages)
+
+
 def title(known: Mapping[str, Any] | None, name: str) -> str:
     """The heading of a picture: emotion, length and seed of a piece that emogen made, else ``name``."""
     try:
         made = known or {}
-        return shown(f"{called(made['emotion'])}, {made['seconds']:g} s, seed {made['seed']}")
+        return shown(f"{feeling(made)}, {made['seconds']:g} s, seed {made['seed']}")
     except UNTRUSTED:
         return shown(name)
 
@@ -96,6 +105,6 @@ def facts(known: Mapping[str, Any] | None, measured: Measures) -> dict[str, str]
         "Key": measured.key,
     }
     with suppress(*UNTRUSTED):
-        told = {"Emotion": shown(str(called(made["emotion"]))), **told}
+        told = {"Emotion": shown(feeling(made)), **told}
     named = {"Seed": "seed", "Model": "checkpoint", "Version of emogen": "emogen"}
     return told | {words: shown(str(made[name])) for words, name in named.items() if name in made}

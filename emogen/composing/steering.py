@@ -10,12 +10,15 @@ Shapes: B drafts, P plan entries.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from emogen.composing import feelings
 from emogen.composing.wish import Wish
+from emogen.emotion import EMOTIONS
 from emogen.music.notes import Ints
 from emogen.music.plan import ENTRIES, HARMONY, Plans, PlanTable, measure
 from emogen.music.songbook import Progression
@@ -39,10 +42,19 @@ LACK_SDS = 3.0
 """The largest lack that counts, in SDs of the corpus: beyond it, plans are unlike any that the model has seen."""
 
 
+class Source(NamedTuple):
+    """A real clip after which a theme goes."""
+
+    plan: Plans
+    """(P,), standardised."""
+    progression: Progression | None
+    """Its bars, where they are known."""
+
+
 class Steering:
     """The plans of B drafts. Rows leave when a draft is done."""
 
-    BY_ROW = ("planned", "plan", "lack", "begins", "until_ms")
+    BY_ROW = ("emotion", "planned", "plan", "lack", "begins", "until_ms", "step", "theme", "heard_from")
     """The arrays with a row per draft."""
 
     def __init__(self, wishes: Sequence[Wish], plans: PlanTable, charted: bool = False) -> None:
@@ -50,46 +62,87 @@ class Steering:
         rows = len(wishes)
         self.wishes, self.plans, self.typical = list(wishes), plans, plans.typical_rows()
         self.charted = charted
-        self.sources: list[tuple[Plans, Progression | None]] = [(np.zeros(0, np.float32), None)] * rows
-        """The clip that each draft's first passage follows: its own plan (P,) and its bars."""
+        self.steps = [wish.steps for wish in wishes]
+        self.themes = [feelings.themes(wish.path) for wish in wishes]
+        self.drawn: list[dict[int, Plans]] = [{} for _ in wishes]
+        """The plan (P,) of each draft's themes at present, standardised."""
+        self.sources: list[dict[int, Source]] = [{} for _ in wishes]
+        """The clips whose plans the themes of each draft had first."""
+        self.emotion = np.zeros((rows, len(EMOTIONS)), dtype=np.float32)
+        """The emotion (B, E) of the present step as the model takes it."""
         self.planned: Plans = np.zeros((rows, len(ENTRIES)), dtype=np.float32)
-        """The plan (B, P) of the present passage, standardised; NaN is left open."""
+        """The plan (B, P) of the present step, standardised; NaN is left open."""
         self.plan = self.planned.copy()
         """The plan (B, P) that the model receives: ``planned`` plus ``lack``."""
         self.lack = self.planned.copy()
         """What the passage lacks of its plan (B, P), in SDs times the gain; 0 where the plan is open."""
         self.begins = np.ones(rows, dtype=np.int64)
-        """The passage's first note (B,); note 0 is the silence before the piece."""
+        """The step's first note (B,); note 0 is the silence before the piece."""
         self.until_ms = np.zeros(rows)
-        """When the passage is over (B,)."""
+        """When the plan is renewed (B,)."""
+        self.step = np.full(rows, -1)
+        """The number of the present step (B,)."""
+        self.theme = np.full(rows, -1)
+        """The theme (B,) that has the greatest share in it."""
+        self.heard_from = np.zeros(rows, dtype=np.int64)
+        """The first note (B,) that the network remembers: the last one before another feeling took over. Remembering
+        all, it would go on as before (benchmarks/recipe.md, "Passages")."""
 
     def keep(self, rows: Ints) -> None:
         """Keep only some of the drafts (indices)."""
         for name in self.BY_ROW:
             setattr(self, name, getattr(self, name)[rows])
         self.wishes = [self.wishes[row] for row in rows]
-        self.sources = [self.sources[row] for row in rows]
+        for name in ("steps", "themes", "drawn", "sources"):
+            setattr(self, name, [getattr(self, name)[row] for row in rows])
 
     def renew(self, onset_ms: Ints, length: int, rngs: Sequence[np.random.Generator]) -> None:
-        """Draw a plan for each draft whose passage is over, after ``length`` notes, the last at ``onset_ms`` (B,)."""
-        for row in np.flatnonzero(onset_ms >= self.until_ms).tolist():
-            plan, source = self._drawn(self.wishes[row], rngs[row])
-            if self.until_ms[row]:  # a piece stays in its key
-                plan[HARMONY] = self.planned[row, HARMONY]
-            else:
-                self.sources[row] = plan.copy(), source
-            if self.charted:
-                plan[HARMONY] = np.nan
-                if self.wishes[row].chords or self.wishes[row].chart is not None:  # which have a mode already
-                    plan[MODE] = np.nan
-            self.planned[row] = self.plan[row] = plan
-            self.lack[row] = 0
-            self.begins[row] = length
-            self.until_ms[row] = onset_ms[row] + PLAN_S * 1000
+        """A plan for each draft whose time is over, after ``length`` notes, the last of them at ``onset_ms`` (B,).
 
-    def _drawn(self, wish: Wish, rng: np.random.Generator) -> tuple[Plans, Progression | None]:
-        """A plan (P,) typical of the wish's emotion, with what the wish gives in its place; and its clip's bars."""
-        name = str(rng.choice(list(wish.emotion), p=list(wish.emotion.values())))
+        Where one theme goes on for longer than PLAN_S, its plan is drawn again.
+        """
+        for row in np.flatnonzero(onset_ms >= self.until_ms).tolist():
+            wish, steps, themes, drawn = self.wishes[row], self.steps[row], self.themes[row], self.drawn[row]
+            over = [number for number, step in enumerate(steps) if step.until_s * 1000 <= onset_ms[row]]
+            number = min(len(over), len(steps) - 1)
+            shares = steps[number].shares
+            if not drawn:
+                for theme in dict.fromkeys(themes):
+                    drawn[theme], progression = self._drawn(wish, wish.path[theme].emotion, rngs[row])
+                    self.sources[row][theme] = Source(drawn[theme], progression)
+            elif number == self.step[row]:
+                for theme in dict.fromkeys(themes[passage] for passage in shares):
+                    drawn[theme] = self._drawn(wish, wish.path[theme].emotion, rngs[row])[0]
+            now = {themes[passage]: share for passage, share in shares.items()}
+            self._follow(row, now)
+            theme = max(now, key=lambda one: now[one])
+            if self.theme[row] not in (-1, theme):
+                self.heard_from[row] = length - 1
+            self.step[row], self.theme[row] = number, theme
+            self.begins[row] = length
+            last = number == len(steps) - 1
+            ends_ms = np.inf if last else steps[number].until_s * 1000
+            self.until_ms[row] = min(ends_ms, onset_ms[row] + PLAN_S * 1000)
+
+    def _follow(self, row: int, shares: dict[int, float]) -> None:
+        """Let a draft follow the plans and emotions of its themes, each in its share."""
+        wish = self.wishes[row]
+        plan = sum((share * self.drawn[row][theme] for theme, share in shares.items()), np.float32(0))
+        plan = np.asarray(plan, dtype=np.float32)
+        plan[HARMONY] = np.nan if self.charted else self.sources[row][0].plan[HARMONY]  # a piece stays in its key
+        if self.charted and (wish.chords or wish.chart is not None):  # which have a mode already
+            plan[MODE] = np.nan
+        self.planned[row] = self.plan[row] = plan
+        self.lack[row] = 0
+        self.emotion[row] = [
+            sum(share * wish.path[theme].emotion.get(name, 0) for theme, share in shares.items()) for name in EMOTIONS
+        ]
+
+    def _drawn(
+        self, wish: Wish, emotion: Mapping[str, float], rng: np.random.Generator
+    ) -> tuple[Plans, Progression | None]:
+        """A plan (P,) typical of an emotion, with what the wish gives in its place; and its clip's bars."""
+        name = str(rng.choice(list(emotion), p=list(emotion.values())))
         rows, bars = self.typical.get(name), self.plans.progressions.get(name, ())
         if rows is None:
             typical, rows = np.full((1, len(ENTRIES)), np.nan, dtype=np.float32), np.zeros(1, dtype=np.int64)

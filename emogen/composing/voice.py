@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -21,7 +21,7 @@ from emogen.composing.originality import Originality
 from emogen.composing.parallel import Compose, Tell, compose_all, workers_for
 from emogen.composing.piece import Piece
 from emogen.composing.provenance import made_by
-from emogen.composing.wish import Wish, check_prime
+from emogen.composing.wish import Feeling, Wish, check_prime
 from emogen.emotion import suggest
 from emogen.errors import EmogenError, UsageError, whole_number
 from emogen.model.checkpoint import Meta, plans_of, read_meta
@@ -65,6 +65,8 @@ class Terms(Sampling, total=False):
     form: str | None
     returns: float | None
     chart: Chart | str | os.PathLike[str] | None
+    cut: bool
+    markers: Sequence[float]
     prime: Notes | str | os.PathLike[str] | None
 
 
@@ -126,13 +128,13 @@ class Voice:
 
     @overload
     def compose(
-        self, emotion: str | Mapping[str, float], seconds: float, *, seed: int | None = None, **terms: Unpack[Terms]
+        self, emotion: Feeling, seconds: float, *, seed: int | None = None, **terms: Unpack[Terms]
     ) -> Piece: ...
 
     @overload
     def compose(
         self,
-        emotion: str | Mapping[str, float],
+        emotion: Feeling,
         seconds: float,
         *,
         count: int,
@@ -142,7 +144,7 @@ class Voice:
 
     def compose(
         self,
-        emotion: str | Mapping[str, float],
+        emotion: Feeling,
         seconds: float,
         *,
         count: int | None = None,
@@ -158,14 +160,17 @@ class Voice:
         form: str | None = None,
         returns: float | None = None,
         chart: Chart | str | os.PathLike[str] | None = None,
+        cut: bool = False,
+        markers: Sequence[float] = (),
         prime: Notes | str | os.PathLike[str] | None = None,
         **sampling: Unpack[Sampling],
     ) -> Piece | list[Piece]:
         """A piece, or with ``count`` a list of pieces. What is left out follows the emotion.
 
         Args:
-            emotion: an emotion ("sad"), a word near one ("joyful"), a quadrant ("q3"), a mixture
-                ("happy:0.7,calm:0.3"), or weights by name ({"happy": 0.7, "calm": 0.3}).
+            emotion: an emotion ("sad"), a word for a mood ("nostalgic"), a quadrant ("q3"), a mixture
+                ("happy:0.7,calm:0.3"), or weights by name ({"happy": 0.7, "calm": 0.3}); passages, "sad 0:00, calm
+                0:30" or [(0, "sad"), (30, "calm")]; an even path, "tense > calm".
             seconds: when the last note is released, 5 to 600; exact to the millisecond.
             count: how many pieces; their seeds are ``seed``, ``seed + 1`` and so on.
             seed: 0 to 2**32 - 1. The same seed makes the same piece, whatever ``count`` is. None draws one, which
@@ -181,6 +186,8 @@ class Voice:
             form: the letters of the sections, such as "AABA".
             returns: how strongly a section that was heard before is heard again, 0 to 1; 0.5 if left out.
             chart: beats, bars and chords to follow: a ``Chart``, or a piece of MIDI whose bars are taken.
+            cut: whether passages change at once rather than over a few seconds.
+            markers: seconds at which a strong beat falls, with a sound within 20 ms.
             prime: a piece or a MIDI file that each piece begins with; it must end 1 s before ``seconds`` or earlier.
             **sampling: how notes are drawn, and where, as ``emogen config show`` lists under ``sample``:
                 temperature, top_p, min_p, top_k (of pitches), guidance, device, precision, threads. ``threads`` is 1
@@ -195,14 +202,14 @@ class Voice:
             self.stream(
                 emotion, seconds, count=1 if count is None else count, seed=seed, key=key, mode=mode,
                 density=density, loudness=loudness, register=register, tempo=tempo, meter=meter, chords=chords,
-                form=form, returns=returns, chart=chart, prime=prime, **sampling,
+                form=form, returns=returns, chart=chart, cut=cut, markers=markers, prime=prime, **sampling,
             )
         )  # fmt: skip
         return pieces[0] if count is None else pieces
 
     def stream(
         self,
-        emotion: str | Mapping[str, float],
+        emotion: Feeling,
         seconds: float,
         *,
         count: int,
@@ -250,7 +257,7 @@ class Voice:
         """
         sample = sample or SampleSettings()
         if not self.meta.model.chart and any(wish.asks_for_bars for wish in wishes):
-            hint = "leave tempo, meter, chords, form, return and chart out, or take the voice default"
+            hint = "leave tempo, meter, chords, form, return, chart and markers out, or take the voice default"
             raise UsageError(f"{self.label} follows no beats and chords", hint)
         opening: Notes | None = None
         name = ""
@@ -295,6 +302,7 @@ def _in_turn(compose: Compose, wishes: Sequence[Wish], tell: Tell) -> list[Drawn
 
 
 WANTED = (
+    "cut", "markers",
     "key", "mode", "density", "loudness", "register", "tempo", "meter", "chords", "form", "returns", "chart",
 )  # fmt: skip
 """What ``Wish.of`` takes beside emotion, length and seed."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from emogen.composing import feelings
+from emogen.composing.feelings import Change, Passage, Step
 from emogen.emotion import parse_mixture
 from emogen.errors import UsageError, check_range, whole_number
 
@@ -27,8 +29,14 @@ LETTERS = "ABCDEFGH"
 MOST_LETTERS = len(LETTERS)
 RETURNS = 0.5
 """How strongly themes return if nobody asks: about as in real clips."""
+LEAST_APART_S = 1.0
+"""Least time between markers, and from them to the ends of a piece."""
 LEAST_AFTER_PRIME_S = 1.0
 """Time that a prime must leave for the piece to continue."""
+
+
+Feeling = str | Mapping[str, float] | Sequence[tuple[float, str | Mapping[str, float]]]
+"""What ``Wish.of`` takes for an emotion."""
 
 
 @dataclass(frozen=True)
@@ -56,19 +64,37 @@ class Wish:
     """How strongly a section that was heard before is heard again, 0 to 1."""
     chart: Chart | None = None
     """The beats, bars and chords that the piece follows, in place of tempo, meter, chords and form."""
+    passages: tuple[Passage, ...] = ()
+    """Where feelings change, the passages; ``emotion`` is then their mean."""
+    change: Change = "over"
+    """How they follow each other."""
+    markers_s: tuple[float, ...] = ()
+    """When a strong beat falls, in s, rising."""
+
+    @property
+    def path(self) -> tuple[Passage, ...]:
+        """The passages, at least one."""
+        return self.passages or (Passage(0.0, self.emotion),)
+
+    @property
+    def steps(self) -> list[Step]:
+        """The times for which plans hold."""
+        return feelings.steps(self.path, self.seconds, self.change)
 
     @property
     def asks_for_bars(self) -> bool:
         """Whether it asks for what only a voice that follows charts can do."""
-        told = self.tempo_bpm, self.beats_per_bar, self.chords, self.form, self.chart
+        told = self.tempo_bpm, self.beats_per_bar, self.chords, self.form, self.chart, self.markers_s
         return any(one not in (None, (), "") for one in told) or self.returns != RETURNS
 
     @classmethod
     def of(
         cls,
-        emotion: str | Mapping[str, float],
+        emotion: Feeling,
         seconds: float,
         *,
+        cut: bool = False,
+        markers: Sequence[float] = (),
         seed: int = 0,
         key: str | None = None,
         mode: str | None = None,
@@ -85,8 +111,12 @@ class Wish:
         """A wish in a musician's terms; what is None follows the emotion.
 
         Args:
-            emotion: an emotion, a quadrant or a mixture as ``emotion.parse_mixture`` reads them, or weights by name.
+            emotion: an emotion, a word for a mood, a quadrant or a mixture as ``emotion.parse_mixture`` reads them, or
+                weights by name; several passages as ``feelings.parse_path`` reads them, or as pairs of the second at
+                which each begins and its emotion.
             seconds: 5 to 600.
+            cut: whether passages change at once rather than over a few seconds.
+            markers: seconds at which a strong beat falls, each with a sound.
             seed: 0 to 2**32 - 1; the same seed makes the same piece.
             key: such as "A minor", Am, Eb, "F# major"; it includes the mode.
             mode: "major" or "minor".
@@ -103,14 +133,12 @@ class Wish:
         Raises:
             UsageError: a value that is unknown or out of range.
         """
-        if not isinstance(emotion, str | Mapping):
-            raise UsageError(
-                f"{emotion!r} is not an emotion", 'emotions are written "sad" or {"sad": 0.7, "calm": 0.3}'
-            )
-        if not isinstance(emotion, str):
-            emotion = ",".join(f"{name}:{weight}" for name, weight in emotion.items())
-        mixture = parse_mixture(emotion)
         check_range("seconds", seconds, 5, 600)
+        if tempo is not None:
+            check_range("tempo", tempo, *TEMPI)
+        bar_s = None if tempo is None else METERS.get(meter or "4/4", 4) * 60 / tempo
+        passages, change = _passages(emotion, seconds, cut, bar_s)
+        mixture = passages[0].emotion if len(passages) == 1 else feelings.mean(passages, seconds, change)
         seed = whole_number("seed", seed, 0, 2**32 - 1)
         tonic, mode = _key(key, mode)
         pins = {}
@@ -125,15 +153,18 @@ class Wish:
         if register is not None:
             check_range("register", register, 21, 108)
             pins["pitch"] = float(register)
-        bars: dict[str, Any] = {}
+        bars: dict[str, Any] = {"markers_s": _markers(markers, seconds)} if markers else {}
+        if len(passages) > 1:
+            bars |= {"passages": passages, "change": change}
+            if form is not None:
+                raise UsageError("passages are sections, and a form has its own", "leave one of them out")
         if chart is not None:
             if len(chart) < 2:
                 raise UsageError("the chart has no beats", "take one of a piece with a clear beat")
-            if any(one is not None for one in (tempo, meter, chords, form)):
-                raise UsageError("a chart has its own tempo, meter, chords and form", "leave the others out")
+            if any(one is not None for one in (tempo, meter, chords, form)) or markers:
+                raise UsageError("a chart has its own tempo, meter, chords, form and beats", "leave the others out")
             bars["chart"] = chart
         if tempo is not None:
-            check_range("tempo", tempo, *TEMPI)
             bars["tempo_bpm"] = float(tempo)
         if meter is not None:
             if meter not in METERS:
@@ -152,6 +183,51 @@ class Wish:
             check_range("returns", returns, 0, 1)
             bars["returns"] = float(returns)
         return cls(mixture, float(seconds), seed, pins, tonic=tonic, **bars)
+
+
+def _passages(
+    emotion: Feeling,
+    seconds: float,
+    cut: bool,
+    bar_s: float | None,
+) -> tuple[tuple[Passage, ...], Change]:
+    """The passages of what ``Wish.of`` takes for an emotion, at least one, and how they change."""
+    if isinstance(emotion, str):
+        if not feelings.is_path(emotion):
+            return (Passage(0.0, parse_mixture(emotion)),), "over"
+        found, even = feelings.parse_path(emotion, bar_s)
+        if even and cut:
+            raise UsageError("an even path is not cut", "give times, or leave cut out")
+        return feelings.fitted(found, seconds, even), "even" if even else "cut" if cut else "over"
+    if isinstance(emotion, Mapping):
+        return (Passage(0.0, parse_mixture(_written(emotion))),), "over"
+    try:
+        pairs = [(float(at_s), what) for at_s, what in emotion]
+    except (TypeError, ValueError):
+        hint = 'emotions are written "sad", {"sad": 0.7, "calm": 0.3}, or [(0, "sad"), (30, "calm")]'
+        raise UsageError(f"{emotion!r} is not an emotion", hint) from None
+    if not pairs:
+        raise UsageError("there are no passages", 'write [(0, "sad"), (30, "calm")]')
+    listed = [Passage(at_s, parse_mixture(what if isinstance(what, str) else _written(what))) for at_s, what in pairs]
+    return feelings.fitted(listed, seconds, even=False), "cut" if cut else "over"
+
+
+def _written(weights: Mapping[str, float]) -> str:
+    """Weights by name as a mixture is written."""
+    return ",".join(f"{name}:{weight}" for name, weight in weights.items())
+
+
+def _markers(markers: Sequence[float], seconds: float) -> tuple[float, ...]:
+    """Markers in their order; each lies within the piece, and a second from the next."""
+    found = sorted(float(one) for one in markers)
+    for one, after in zip([0.0, *found], [*found, seconds], strict=True):
+        if after - one < LEAST_APART_S:
+            what = f"the marker at {one or after:g} s" if len(found) == 1 else f"the times {one:g} s and {after:g} s"
+            raise UsageError(
+                f"{what}: there must be {LEAST_APART_S:g} s or more between markers, and to both ends of the piece",
+                "move a marker, or leave it out",
+            )
+    return tuple(found)
 
 
 def _key(key: str | None, mode: str | None) -> tuple[int | None, str | None]:

@@ -42,6 +42,11 @@ class Reader:
         """The notes that these stand for."""
 
     @property
+    def length(self) -> int:
+        """Notes that are remembered."""
+        return self.cache.length
+
+    @property
     def room(self) -> int:
         """Notes that can still be read."""
         return self.cache.room
@@ -68,11 +73,14 @@ class Reader:
         remaining_s: Floats32,
         place: Floats32 | None = None,
         followed: npt.NDArray[np.uint8] | None = None,
+        since: Ints | None = None,
     ) -> None:
         """Go on with notes (B, T, 4), the emotion (B, E), plan (B, P; NaN: unknown) and time remaining (B, T) given.
 
-        A network that knows charts takes ``place`` (B, T, F) and ``followed`` (B, T, 5) too, see ``Composer``.
+        A network that knows charts takes ``place`` (B, T, F) and ``followed`` (B, T, 5) too, see ``Composer``. With
+        ``since`` a piece hears nothing from before that one (B,) of the notes read since the last ``clear``.
         """
+        self.cache.since = self._here(since)
         read, heard, where = self._here(notes), self._here(followed), self._here(place)
         condition = self.model.condition(self._here(emotion), self._here(plan), self._here(remaining_s), where)
         states = self.model(read, condition, self.cache, heard)
@@ -109,7 +117,9 @@ class Reader:
         logits = model.head(family, self.h, where, self.heard)
         if self.pointed:
             keys, ids = self.keys[family, :, known], self.ids[:, known, family]
-            logits = model.pointer(family).mixed(self.h, logits, keys, ids)
+            since = self.cache.since
+            hidden = None if since is None else torch.arange(1, self.length, device=keys.device) < since[:, None]
+            logits = model.pointer(family).mixed(self.h, logits, keys, ids, hidden)
         if sharpness and where is not None and family == COLUMN.shift:
             parts = model.pulse(F.gelu(model.mix[family](self.h)))
             parts = parts - parts[:, torch.from_numpy(position.NEIGHBOURS).to(parts.device)].amax(-1)

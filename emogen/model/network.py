@@ -55,6 +55,8 @@ class Cache:
         self.length = 0
         self.time_s = torch.zeros(batch, 1, device=model.device)
         """Onset (B, 1) of the last note, from the first note on."""
+        self.since: Tensor | None = None
+        """The first note (B,) that each piece remembers, if some do not remember all."""
 
     @property
     def room(self) -> int:
@@ -67,11 +69,22 @@ class Cache:
             if to != row:
                 self.kv[:, :, to, :, : self.length] = self.kv[:, :, row, :, : self.length]
         self.kv, self.time_s = self.kv[:, :, : len(rows)], self.time_s[rows]
+        self.since = None if self.since is None else self.since[rows]
 
     def clear(self) -> None:
         """Forget all notes."""
         self.length = 0
         self.time_s.zero_()
+        self.since = None
+
+    def heard(self, length: int) -> Tensor | None:
+        """Which notes (B or 1, 1, T, start + T) each of T new ones hears; None where they hear all before them."""
+        new, old = self.length + torch.arange(length)[:, None], torch.arange(self.length + length)
+        if self.since is None:
+            both = self.length and length > 1  # of old and new notes
+            return (old <= new)[None, None].to(self.kv.device) if both else None
+        new, old, since = new.to(self.kv.device), old.to(self.kv.device), self.since[:, None, None]
+        return ((old <= new) & ((old >= since) | (new < since)))[:, None]
 
 
 class Block(nn.Module):
@@ -87,17 +100,19 @@ class Block(nn.Module):
         self.down = nn.Linear(FEED_FORWARD * width, width, bias=False)
         self.dropout = settings.dropout  # on the residual only: inside attention the fast kernel would not be used
 
-    def forward(self, x: Tensor, gains: Sequence[Tensor], turn: Tensor, kv: Tensor | None, start: int) -> Tensor:
+    def forward(
+        self, x: Tensor, gains: Sequence[Tensor], turn: Tensor, kv: Tensor | None, start: int, heard: Tensor | None
+    ) -> Tensor:
         """x (B, T, D) after this block; ``gains`` of its two norms, like x; ``turn``: see rotate; ``kv``: cache."""
-        x = x + self.drop(self.attend(scaled_norm(x, gains[0]), turn, kv, start))
+        x = x + self.drop(self.attend(scaled_norm(x, gains[0]), turn, kv, start, heard))
         return x + self.drop(self.down(F.gelu(self.up(scaled_norm(x, gains[1])))))
 
     def drop(self, x: Tensor) -> Tensor:
         """Dropout, at no cost when composing."""
         return F.dropout(x, self.dropout) if self.training else x
 
-    def attend(self, x: Tensor, turn: Tensor, kv: Tensor | None, start: int) -> Tensor:
-        """Attention of T new notes to themselves and, with a cache, to the ``start`` notes before them."""
+    def attend(self, x: Tensor, turn: Tensor, kv: Tensor | None, start: int, heard: Tensor | None) -> Tensor:
+        """Attention of T new notes to themselves and, with a cache, to those ``heard`` of the ``start`` before them."""
         batch, length, width = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
         (q, k), v = rotate(qkv[:2], turn), qkv[2]
@@ -105,10 +120,7 @@ class Block(nn.Module):
             kv[0, :, :, start : start + length] = k
             kv[1, :, :, start : start + length] = v
             k, v = kv[:, :, :, : start + length]
-        mask = None
-        if start and length > 1:  # new notes see all old ones, themselves, and the new ones before them
-            mask = torch.ones(length, start + length, dtype=torch.bool, device=x.device).tril(start)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and length > 1)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=heard, is_causal=heard is None and length > 1)
         return self.out(y.transpose(1, 2).reshape(batch, length, width))
 
 
@@ -218,9 +230,9 @@ class Composer(nn.Module):
             for embed, ids in zip(self.followed, followed.int().unbind(-1), strict=True):
                 x = x + embed(ids)
         x = F.dropout(x, self.settings.dropout, self.training)
-        gains = self.norm_gains(condition)
+        gains, heard = self.norm_gains(condition), cache.heard(notes.shape[1]) if cache else None
         for layer, block in enumerate(self.blocks):
-            x = block(x, gains[2 * layer : 2 * layer + 2], turn, cache.kv[layer] if cache else None, start)
+            x = block(x, gains[2 * layer : 2 * layer + 2], turn, cache.kv[layer] if cache else None, start, heard)
         if cache:
             cache.length += notes.shape[1]
         return scaled_norm(x, gains[-1])

@@ -167,6 +167,8 @@ class NumpyReader:
         """What the pointers compare (families, B, notes, W), one note fewer than were read: see ``pointer``."""
         self.ids = np.zeros((rows, self.pointed, len(SIZES)), np.uint8)
         """The notes that these stand for."""
+        self.since: Ints | None = None
+        """The first note (B,) that each piece remembers, if some do not remember all."""
 
     @property
     def room(self) -> int:
@@ -177,6 +179,7 @@ class NumpyReader:
         """Forget all notes."""
         self.length = 0
         self.time_s[:] = 0
+        self.since = None
 
     def keep(self, rows: Ints) -> None:
         """Drop all pieces but ``rows`` (ascending); only the notes read so far are copied."""
@@ -188,6 +191,7 @@ class NumpyReader:
         self.time_s, self.h, self.state = self.time_s[rows], self.h[rows], self.state[rows]
         self.pointers, self.ids = self.pointers[:, rows], self.ids[rows]
         self.heard = None if self.heard is None else self.heard[rows]
+        self.since = None if self.since is None else self.since[rows]
 
     def read(
         self,
@@ -197,8 +201,13 @@ class NumpyReader:
         remaining_s: Floats32,
         place: Floats32 | None = None,
         followed: npt.NDArray[np.uint8] | None = None,
+        since: Ints | None = None,
     ) -> None:
-        """Read notes (B, T, 4), given emotion (B, E), plan (B, P) and time remaining (B, T) in s."""
+        """Read notes (B, T, 4), given emotion (B, E), plan (B, P) and time remaining (B, T) in s.
+
+        See ``growing.Reader.read``.
+        """
+        self.since = since
         for at in range(0, notes.shape[1], READ_AT_ONCE):
             some = slice(at, at + READ_AT_ONCE)
             where = None if place is None else place[:, some]
@@ -224,15 +233,15 @@ class NumpyReader:
         if followed is not None:
             x += net.followed[followed.reshape(-1, 5) + net.first_heard].sum(1)
         gains = affine(c, net.gains).reshape(rows * length, -1, x.shape[1])  # (N, 2 L + 1, D)
-        later = np.triu(np.full((length, stop), -np.inf, np.float32), start + 1) if length > 1 else None
+        hidden = self._hidden(start, stop)
         for layer, (qkv, out, up, down) in enumerate(net.blocks):
             heads = (scaled_norm(x, gains[:, 2 * layer]) @ qkv).reshape(rows, length, 3, -1, net.head_width)
             turned = (heads[:, :, :2].view(np.complex64) * turn).view(np.float32)
             self.keys[layer, :, :, start:stop] = turned[:, :, 1].swapaxes(1, 2)
             self.values[layer, :, :, start:stop] = heads[:, :, 2].swapaxes(1, 2)
             p = turned[:, :, 0].swapaxes(1, 2) @ self.keys[layer, :, :, :stop].swapaxes(2, 3)  # (B, H, T, stop)
-            if later is not None:
-                p += later
+            if hidden is not None:
+                p += hidden
             p -= p.max(-1, keepdims=True)
             np.exp(p, out=p)
             y = (p @ self.values[layer, :, :, :stop]) / p.sum(-1, keepdims=True)
@@ -245,6 +254,14 @@ class NumpyReader:
         states = scaled_norm(x, gains[:, -1]).reshape(rows, length, -1)
         self._remember(notes, place, np.concatenate([self.state[:, None], states[:, :-1]], axis=1))
         self.h = self.state = states[:, -1]
+
+    def _hidden(self, start: int, stop: int) -> Floats32 | None:
+        """Minus infinity (B or 1, 1, T, stop) where one of T new notes does not hear another; None: all hear all."""
+        new, old = np.arange(start, stop)[:, None], np.arange(stop)
+        if self.since is None:
+            return np.where(old > new, np.float32(-np.inf), np.float32(0))[None, None] if stop - start > 1 else None
+        since = self.since[:, None, None]
+        return np.where((old > new) | (old < since) & (new >= since), np.float32(-np.inf), np.float32(0))[:, None]
 
     def _remember(self, notes: Tokens, place: Floats32 | None, before: Floats32) -> None:
         """As ``growing.Reader._remember``."""
@@ -301,6 +318,8 @@ class NumpyReader:
         query = affine(self.h, self.network.pointers[family][1])
         known = slice(self.length - 1)
         scores = (self.pointers[family, :, known] @ query[:, :-1, None])[..., 0]
+        if self.since is not None:
+            scores[np.arange(1, self.length) < self.since[:, None]] = -np.inf
         share = softmax(np.concatenate([scores, query[:, -1:]], axis=1))
         chance = softmax(logits) * share[:, -1:]
         at = np.arange(len(logits))[:, None] * logits.shape[1] + self.ids[:, known, family]

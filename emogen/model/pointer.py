@@ -49,9 +49,14 @@ class Pointer(nn.Module):
         given = torch.cat([scores.masked_fill(~same, none), head], dim=-1).logsumexp(-1)
         return torch.cat([scores.masked_fill(~earlier, none), sentinel], dim=-1).logsumexp(-1) - given
 
-    def mixed(self, h: Tensor, logits: Tensor, keys: Tensor, ids: Tensor) -> Tensor:
-        """Logarithms (B, V) of the probabilities of a next id, drawn from h (B, D) after ids (B, S) with their keys."""
+    def mixed(self, h: Tensor, logits: Tensor, keys: Tensor, ids: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Logarithms (B, V) of the probabilities of a next id, drawn from h (B, D) after ids (B, S) with their keys.
+
+        Those that are ``hidden`` (B, S) are not pointed at.
+        """
         scores, sentinel = self.scores(h[:, None], keys)
+        if hidden is not None:
+            scores = scores.masked_fill(hidden[:, None], float("-inf"))
         share = torch.cat([scores[:, 0], sentinel[:, 0]], dim=-1).softmax(-1)
         chance = logits.float().softmax(-1) * share[:, -1:]
         return chance.scatter_add(1, ids.long(), share[:, :-1]).clamp(min=LEAST).log()
