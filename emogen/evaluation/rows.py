@@ -25,6 +25,8 @@ from emogen.system.processes import pool
 T = TypeVar("T")
 CHUNK = 16
 """Pieces that a worker process measures at a time."""
+_SILENT = np.nan * coherence.features([Piece.of([0, 500], [60, 64], [64, 64], [400, 400])])[0]
+"""What the score of coherence hears in a piece without notes."""
 
 
 class Row(NamedTuple):
@@ -140,20 +142,16 @@ def shared_out(
 
 
 def _hear_all(pieces: Sequence[Piece]) -> list[Facts]:
-    empty = np.full(coherence.features([EXAMPLE]).shape[1], np.nan)
     return [
         Facts(
             hear(piece),
-            coherence.features([piece])[0] if len(piece) else empty,
+            coherence.features([piece])[0] if len(piece) else _SILENT,
             second.histograms([piece])[0],
             astuple(craft.craft(piece)),
             measure(piece),
         )
         for piece in pieces
     ]
-
-
-EXAMPLE = Piece.of([0, 500], [60, 64], [64, 64], [400, 400])
 
 
 def coherences(ear: Ear, facts: Sequence[Facts]) -> Floats:
