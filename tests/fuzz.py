@@ -117,7 +117,7 @@ def try_midi(rng: Random, folder: Path) -> None:
     file.write_bytes(mutated(rng, midi(rng)))
     piece = Piece.read(file)
     facts(piece.made_by, piece.measures())
-    title(piece.made_by, file.stem).encode()
+    title(piece.made_by, piece.measures(), file.stem).encode()
     piece.judge()
 
 
@@ -134,7 +134,7 @@ def try_manifest(rng: Random, folder: Path) -> None:
     file = folder / "case.mid"
     file.write_bytes(smf(track(text(0, json.dumps(says).encode()), *[note(t, t + 90) for t in range(0, 1000, 100)])))
     piece = Piece.read(file)
-    (title(piece.made_by, "x") + str(facts(piece.made_by, piece.measures()))).encode()
+    (title(piece.made_by, piece.measures(), "x") + str(facts(piece.made_by, piece.measures()))).encode()
 
 
 def try_checkpoint(rng: Random, folder: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from emogen.ear.fitted import Ear
 from emogen.evaluation import listening, report, systems, yardstick
 from emogen.evaluation.listening import Trial
+from emogen.music.chart import ROW, Chart
 from emogen.music.notes import Piece
 from emogen.music.tokens import encode
 from emogen.sound import page
@@ -281,15 +282,15 @@ def test_a_listener_hears_answers_and_saves_and_a_reload_forgets_nothing(tab: An
     for number in range(1, 5):
         assert tab.get_by_role("heading", name=f"Piece {number} of 4").is_visible()
         tab.get_by_role("radio", name="tense").check()
-        for group, value in (("pleasant", "2"), ("lively", "5, lively"), ("good", "3")):
+        for group, value in (("pleasant", "2"), ("energy", "5, very much"), ("good", "3")):
             tab.get_by_role("group", name=group).get_by_role("radio", name=value).check()
         tab.get_by_role("button", name="Next").click()
-        assert "Listen to the piece first" in tab.get_by_role("alert").inner_text()
+        assert "Listen to at least half of the piece first" in tab.get_by_role("alert").inner_text()
         until(tab, "audio.duration > 0")
         tab.evaluate("audio.currentTime = audio.duration")
         until(tab, "!audio.seeking && audio.currentTime === 0")
         tab.evaluate("audio.play()")
-        until(tab, "heardS() > 0")
+        until(tab, "heardS() >= audio.duration / 2")
         tab.get_by_role("button", name="Next").click()
         if number == 2:
             tab.reload()
@@ -303,3 +304,56 @@ def test_a_listener_hears_answers_and_saves_and_a_reload_forgets_nothing(tab: An
     row = listening.score([saved], tmp_path / "key.json")[0]
     assert (row["origin"], row["answers"], row["emotion"]["mean"], row["musicality"]["mean"]) == ("A", 2, 0, 3)
     assert np.mean([answer["arousal"] for answer in told["answers"]]) == 5
+
+
+def test_a_listener_uses_number_keys_and_goes_back(tab: Any, tmp_path: Path) -> None:
+    trials = [Trial("A", "happy", f"seed {seed}", small_mp3(Sound(sine(1)))) for seed in range(2)]
+    listening.write_test(tmp_path / "test.html", tmp_path / "key.json", trials, seed=1)
+    tab.goto((tmp_path / "test.html").as_uri())
+    tab.get_by_role("button", name="Begin").click()
+    assert tab.get_by_role("button", name="Back").is_disabled()
+    tab.keyboard.type("6253")
+    chosen = "SCALES.concat('emotion').map((name) => form.elements[name].value)"
+    assert tab.evaluate(chosen) == ["2", "5", "3", "calm"]
+    tab.keyboard.press("Enter")
+    assert "at least half" in tab.get_by_role("alert").inner_text()
+    tab.keyboard.press("Space")
+    until(tab, "heardS() >= audio.duration / 2")
+    tab.keyboard.press("Enter")
+    until(tab, "state.answers.length === 1")
+    assert tab.evaluate("the('progress').value / the('progress').max") == 0.5
+    tab.get_by_role("button", name="Back").click()
+    assert tab.evaluate(chosen) == ["2", "5", "3", "calm"]
+    tab.get_by_role("radio", name="sad").check()
+    tab.get_by_role("button", name="Next").click()  # it was heard before
+    assert tab.evaluate("state.answers.length === 1 && state.answers[0].emotion") == "sad"
+    assert tab.get_by_role("heading", name="Piece 2 of 2").is_visible()
+
+
+def test_bars_and_chords_stand_above_the_roll_where_there_is_a_chart(tab: Any, tmp_path: Path) -> None:
+    chart = Chart.from_rows(
+        np.array([(ms, at % 4, 9, 1, 0) for at, ms in enumerate(range(0, 10_001, 500))], dtype=ROW), 4, 1.0
+    )
+    page.write_page(tmp_path / "x.html", PIECE, "x", {}, small_mp3(Sound(sine(10))), chart=chart, below="seed 7")
+    tab.goto((tmp_path / "x.html").as_uri())
+    assert tab.evaluate("CHART_PX") > 0
+    assert tab.evaluate("beats[5].join()") == "2500,1,Am,A"
+    assert tab.get_by_text("seed 7").is_visible()
+    inked = "new Set(new Uint32Array(pen.getImageData(50, 12, 200, 24).data.buffer)).size"
+    assert tab.evaluate(inked) > 3
+    assert not tab.get_by_text("plays and pauses").is_visible()  # a phone has no keys
+
+
+def test_the_strip_shows_the_whole_piece_and_seeks(tab: Any, folder: Path) -> None:
+    tab.goto((folder / "one.html").as_uri())
+    box = tab.locator("#strip").bounding_box()
+    tab.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    until(tab, "!audio.seeking && Math.abs(audio.currentTime - 5) < 0.3")
+    assert "at most" in tab.locator("#densest").inner_text()
+
+
+def test_the_sound_is_saved_under_the_pages_name(tab: Any, folder: Path) -> None:
+    tab.goto((folder / "one.html").as_uri())
+    with tab.expect_download() as caught:
+        tab.get_by_role("link", name="Download the sound").click()
+    assert caught.value.suggested_filename == "one.mp3"

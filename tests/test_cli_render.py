@@ -12,6 +12,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from emogen.music.measures import measure
 from emogen.music.midi import midi_bytes
 from emogen.music.notes import Piece
 from emogen.sound import render
@@ -91,8 +92,8 @@ def test_a_folder_can_be_named_and_is_made(run: Run, made: Path) -> None:
 def test_emotion_and_seed_stand_above_the_picture(run: Run, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     titles: list[str] = []
 
-    def draw(file: Path, piece: Piece, title: str) -> None:
-        titles.append(title)
+    def draw(file: Path, piece: Piece, *words: str) -> None:
+        titles.append(" / ".join(filter(None, words)))
 
     monkeypatch.setattr(render, "write_picture", draw)
     Path("foreign [live].mid").write_bytes(midi_bytes(PIECE))
@@ -102,7 +103,9 @@ def test_emotion_and_seed_stand_above_the_picture(run: Run, made: Path, monkeypa
     names = [f"hostile{number}" for number in range(len(hostile))]
     files = [f"{name}.mid" for name in ("made", "foreign [live]", *names)]
     assert run("render", *files, "--png")[0] == 0
-    assert titles == ["50% calm + 50% sad, 5 s, seed 7", "foreign [live]", *names]
+    end = f"{measure(PIECE).key} - 0:0{round(PIECE.end_ms / 1000)}"
+    assert titles[0] == f"50% calm + 50% sad - {end} / seed 7 / calm"
+    assert titles[1:] == [f"{name[0].upper()}{name[1:]} - {end}" for name in ("foreign [live]", *names)]
 
 
 def test_nothing_asked_for_is_a_usage_error(run: Run, made: Path) -> None:

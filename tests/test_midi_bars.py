@@ -11,7 +11,7 @@ import pytest
 from emogen.composing.form import compose
 from emogen.music.chart import Chart
 from emogen.music.midi import midi_bytes, read_piece, read_text
-from emogen.music.midi_bars import SPAN, TICKS, in_right_hand
+from emogen.music.midi_bars import SPAN, TICKS, bars_of, bytes_on_bars, in_right_hand
 from emogen.music.notes import Piece
 from tests.music import random_piece
 from tests.test_form import BARS
@@ -97,3 +97,25 @@ def test_a_chart_that_begins_elsewhere_or_has_no_beats_gives_a_plain_file() -> N
     later = Chart(steady.beats_ms + 300, steady.place, steady.root, steady.quality, steady.section)
     assert midi_bytes(piece, "", Chart.none()) == midi_bytes(piece, "", later) == plain
     assert midi_bytes(piece, "", steady) != plain
+
+
+def test_the_chart_is_found_again_in_the_file() -> None:
+    bars = chart()
+    piece = Piece.of([0, 900, 1800], [60, 64, 67], [70] * 3, [800, 800, int(bars.beats_ms[-1]) - 1800])
+    found = bars_of(bytes_on_bars(piece, bars, "{}"))
+    assert found is not None
+    for name in ("beats_ms", "place", "root", "quality", "section"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(bars, name), name)
+    assert found.beats_per_bar == bars.beats_per_bar
+
+
+@pytest.mark.parametrize("damage", ["cut", "other ticks", "bytes", "chord"])
+def test_other_files_and_damaged_ones_have_no_chart(damage: str) -> None:
+    data = bytes_on_bars(Piece.of([0], [60], [70], [5000]), chart())
+    broken = {
+        "cut": data[:60],
+        "other ticks": midi_bytes(Piece.of([0], [60], [70], [5000])),
+        "bytes": b"MThd" + bytes(40),
+        "chord": data.replace(b"section A", b"section \xff"),
+    }
+    assert bars_of(broken[damage]) is None

@@ -56,8 +56,8 @@ def written(
 
 
 def test_the_midi_file_inside_holds_the_piece_and_is_named_after_the_page(tmp_path: Path, piece: Piece) -> None:
-    (link,) = [one for one in written(tmp_path, piece).all("a") if "download" in one]
-    assert link["download"] == "a.mid"
+    link, sound = [one for one in written(tmp_path, piece).all("a") if "download" in one]
+    assert (link["download"], sound["download"]) == ("a.mid", "a.mp3")
     kind, _, data = link["href"].partition(";base64,")
     assert kind == "data:audio/midi"
     inside = read_piece(base64.b64decode(data))
@@ -67,7 +67,7 @@ def test_the_midi_file_inside_holds_the_piece_and_is_named_after_the_page(tmp_pa
 
 def test_a_midi_file_that_is_given_is_the_one_inside(tmp_path: Path, piece: Piece) -> None:
     page.write_page(tmp_path / "a.html", piece, "a", {}, b"", midi_bytes(piece, "made by hand"))
-    (link,) = [one for one in Document(tmp_path / "a.html").all("a") if "download" in one]
+    link, _ = [one for one in Document(tmp_path / "a.html").all("a") if "download" in one]
     assert read_text(base64.b64decode(link["href"].partition(",")[2])) == "made by hand"
 
 
@@ -85,7 +85,7 @@ def test_titles_facts_and_names_cannot_break_the_page(tmp_path: Path, piece: Pie
     assert not document.all("b")
     assert document.texts["title"] == document.texts["h1"] == HOSTILE
     assert document.texts["dt"] == document.texts["dd"] == HOSTILE
-    assert [one["download"] for one in document.all("a") if "download" in one] == ['x "&<y>.mid']
+    assert [one["download"] for one in document.all("a") if "download" in one] == ['x "&<y>.mid', 'x "&<y>.mp3']
     assert len(document.all("script")) == len(written(tmp_path, piece).all("script"))
 
 
@@ -111,9 +111,9 @@ def test_a_minute_of_anything_stays_below_a_megabyte(tmp_path: Path) -> None:
 
 def test_the_picture_is_told_in_words(tmp_path: Path) -> None:
     piece = Piece.of([0, 500], [48, 70], [60, 60], [500, 1500])
-    (canvas,) = written(tmp_path, piece).all("canvas")
+    canvas, _ = written(tmp_path, piece).all("canvas")
     assert canvas["aria-label"] == "Piano roll: 2 notes from C3 to Bb4 in 2.0 seconds"
-    (canvas,) = written(tmp_path, Piece.of([], [], [], [])).all("canvas")
+    canvas, _ = written(tmp_path, Piece.of([], [], [], [])).all("canvas")
     assert canvas["aria-label"] == "Piano roll without notes"
 
 

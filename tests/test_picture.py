@@ -10,6 +10,7 @@ from emogen.errors import EmogenError
 from emogen.music.notes import Piece
 from emogen.sound.picture import (
     BLACK_KEY_ROW,
+    EMOTION_COLOURS,
     HEIGHT,
     INK,
     PAPER,
@@ -82,7 +83,7 @@ def test_every_one_of_many_notes_is_seen(tmp_path: Path) -> None:
     pixels = draw(piece, tmp_path)
     for at_s, key in zip((piece.onset_ms / 1000).tolist(), keys.tolist(), strict=True):
         row, column = place(piece, at_s, key)
-        assert pixels[row, column : column + 2].sum(axis=1).min() < 500
+        assert pixels[row, column : column + 2].sum(axis=1).min() < 530
 
 
 def test_the_title_is_drawn_and_cut_where_it_is_too_long(tmp_path: Path) -> None:
@@ -152,11 +153,26 @@ def test_times_are_written_as_clocks_write_them() -> None:
     assert [clock(2.5, 30), clock(65, 600), clock(3905, 7200)] == ["2.5", "1:05", "1:05:05"]
 
 
+def luminance(colour: tuple[int, int, int]) -> float:
+    """As WCAG 2 defines it, 0 to 1."""
+    parts = np.array(colour) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
 def test_louder_is_darker() -> None:
-    light = [sum(velocity_colour(velocity)) for velocity in range(1, 128)]
-    assert light == sorted(light, reverse=True)
+    light = np.array([luminance(velocity_colour(velocity)) for velocity in range(1, 128)])
+    assert np.diff(light).max() < 0.002
+    assert light[0] > 2 * light[-1]
     assert velocity_colour(1) == SOFT_TO_LOUD[0]
     assert velocity_colour(127) == SOFT_TO_LOUD[-1]
+
+
+@pytest.mark.parametrize("colour", [*SOFT_TO_LOUD, *EMOTION_COLOURS.values()])
+def test_every_colour_is_seen_on_white_and_on_black(colour: tuple[int, int, int]) -> None:
+    black = luminance((22, 23, 28))
+    assert 1.05 / (luminance(colour) + 0.05) > 3
+    assert (luminance(colour) + 0.05) / (black + 0.05) > 3
 
 
 def test_a_box_is_never_too_small_to_be_seen() -> None:

@@ -254,10 +254,18 @@ def _write(file: Path, piece: Piece) -> dict[str, Any]:
     return {"file": str(file), **wanted, **facts, "key": found.key, **tempo}
 
 
+def _coloured(row: dict[str, Any]) -> str:
+    """The feeling of a piece in the colour of its strongest emotion."""
+    from emogen.sound.picture import EMOTION_COLOURS
+
+    colour = EMOTION_COLOURS[max(row["emotion"], key=row["emotion"].__getitem__)]
+    return f"[rgb({','.join(map(str, colour))})]{escape(provenance.feeling(row))}[/]"
+
+
 def _print_table(rows: list[dict[str, Any]]) -> None:
     written = table("file", "emotion", ">length", ">notes", ">notes/s", "key")
     for row in rows:
-        emotion = provenance.feeling(row)
+        emotion = _coloured(row)
         numbers = (f"{row['length_s']:.1f} s", str(row["notes"]), f"{row['notes_per_s']:.1f}")
         written.add_row(escape(row["file"]), emotion, *numbers, row["key"])
     console.print(written)

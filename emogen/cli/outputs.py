@@ -124,13 +124,13 @@ def write_index(file: Path, rows: Sequence[dict[str, Any]]) -> bool:
 def _entry(row: dict[str, Any], its_page: Path) -> Entry:
     """A piece on an index: of a row with ``file`` and ``rendered``, and perhaps the ``emotion`` that was wanted."""
     from emogen.composing.piece import Piece
-    from emogen.composing.provenance import called, emotion_of
+    from emogen.composing.provenance import clock, emotion_of, feeling
     from emogen.sound import page
 
     piece = Piece.read(row["file"])
     heard, found = piece.judge(), piece.measures()
     wanted = emotion_of(piece.made_by)
-    name = called(wanted) if wanted else Path(row["file"]).stem
+    name = feeling(piece.made_by or {}) if wanted else Path(row["file"]).stem
     tempo = row.get("tempo_bpm") or piece.chart.tempo_bpm
     facts = [clock(found.length_s), f"{tempo:.0f} bpm" if tempo else "no beat", f"{found.notes_per_s:.1f} notes/s"]
     if made := piece.made_by:
@@ -145,11 +145,6 @@ def _entry(row: dict[str, Any], its_page: Path) -> Entry:
         arousal=heard.arousal,
         files=[Path(name).name for name in (row["file"], *row["rendered"]) if not name.endswith((".html", ".png"))],
     )
-
-
-def clock(seconds: float) -> str:
-    """A length in minutes and seconds: 0:20."""
-    return f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
 
 
 def open_page(page: Path) -> None:

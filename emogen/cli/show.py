@@ -61,9 +61,9 @@ def show(
     facts.add_row("file", escape(str(file)))
     for name, words in SHOWN.items():
         facts.add_row(name, words.format(**measures))
-    pulse = "clear" if chart.is_clear else "unclear: tempo and bars are a guess"
+    pulse = f"{chart.clarity:.0%}, {'clear' if chart.is_clear else 'unclear: tempo and bars are a guess'}"
     facts.add_row("tempo", f"{chart.tempo_bpm:.0f} beats per minute, {chart.beats_per_bar}/4")
-    facts.add_row("pulse", f"{chart.clarity:.0%}, {pulse}")
+    facts.add_row("pulse", "tempo, bars and chords as composed" if piece.bars else pulse)
     facts.add_row("sections", chart.letters or "none")
     for number, line in enumerate(chart.lines()[:SHOWN_LINES]):
         facts.add_row("chords" if not number else "", escape(line))

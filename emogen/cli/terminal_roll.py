@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 HALVES = " ▄▀█"
 """The characters for neither key, the lower key, the upper key, both."""
 ASCII_HALVES = " .':"
-SOFT_TO_LOUD = ((70, 130, 200), (160, 95, 205), (225, 70, 100), (235, 120, 30))
-"""Colours of velocities 1 to 127, visible on white and on black."""
 FEWEST_LINES, MOST_LINES = 6, 36
 NARROW = 30
 """In narrower windows the octaves are not named."""
@@ -104,12 +102,9 @@ def _cell(lower: int, upper: int, symbols: str, coloured: bool) -> tuple[str, St
 
 def _colour(velocity: int) -> str:
     """The colour of a velocity, as rich writes it."""
-    at = (min(max(velocity, 1), 127) - 1) / 126 * (len(SOFT_TO_LOUD) - 1)
-    index = min(int(at), len(SOFT_TO_LOUD) - 2)
-    mixed = (
-        round(a + (b - a) * (at - index)) for a, b in zip(SOFT_TO_LOUD[index], SOFT_TO_LOUD[index + 1], strict=True)
-    )
-    return "#" + "".join(f"{part:02x}" for part in mixed)
+    from emogen.sound.picture import velocity_colour
+
+    return "#" + "".join(f"{part:02x}" for part in velocity_colour(velocity))
 
 
 def _seconds(end_s: float, columns: int) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from emogen.composing.provenance import UNTRUSTED, facts, feeling, manifest, title
+from emogen.composing.provenance import UNTRUSTED, below, emotion_of, facts, feeling, manifest, title
 from emogen.errors import EmogenError, UnusableFile, UsageError
 from emogen.music import midi
 from emogen.music.chart import Chart
@@ -64,7 +64,8 @@ class Piece(Notes):
         made_by: the version of emogen, emotion, seconds, seed, checkpoint and settings, as JSON has them; None for
             music from elsewhere. ``save`` writes it into the MIDI file, and ``read`` finds it there.
         remarks: what ``read`` mended in a damaged file or left out, in plain words.
-        bars: the chart that it was composed on, by which ``save`` writes tempo and bars; None for other music.
+        bars: the chart that it was composed on, by which ``save`` writes tempo and bars and which ``read`` finds
+            again; None for other music.
     """
 
     made_by: dict[str, Any] | None = None
@@ -90,7 +91,8 @@ class Piece(Notes):
                 raise EmogenError(f"there is no file {file}", f"looked for {file.absolute()}")
             data = bytes_of(file)
             notes, remarks = midi.read_midi(data, any_instrument=True)
-            return cls(*notes.columns, manifest(midi.read_text(data)), remarks)
+            known = manifest(midi.read_text(data))
+            return cls(*notes.columns, known, remarks, midi.read_bars(data) if known else None)
         except UnusableFile as error:
             raise EmogenError(f"{file}: {error}", error.hint) from None
 
@@ -136,7 +138,7 @@ class Piece(Notes):
     def chart(self) -> Chart:
         """Beats, bars, chords and sections, heard from the notes: ``chart.lines()``, ``.tempo_bpm``, ``.letters``.
 
-        Of a piece just composed, those it was composed on.
+        Of a piece that emogen composed, those it was composed on; ``Chart.of(piece)`` hears those too.
         """
         return self.bars or Chart.of(self)
 
@@ -180,7 +182,8 @@ class Piece(Notes):
     def _html(self) -> str:
         from emogen.sound import page, render
 
-        heading, told = title(self.made_by, "Piece"), facts(self.made_by, measure(self))
+        found = measure(self)
+        heading, told = title(self.made_by, found, "Piece"), facts(self.made_by, found)
         try:
             return page.inline(self, heading, told, render.small_mp3(render.audio(self)))
         except EmogenError as error:  # without notes, or too long for sound
@@ -204,20 +207,25 @@ def write(piece: Piece, file: Path, sound: Callable[[], Sound] | None = None, or
     from emogen.sound import page, render
 
     suffix, sound = file.suffix.lower(), sound or (lambda: render.audio(piece))
-    heading = title(piece.made_by, file.stem)
+    found, wanted = measure(piece), emotion_of(piece.made_by)
+    heading, seed = title(piece.made_by, found, file.stem), below(piece.made_by)
+    emotion = max(wanted, key=wanted.__getitem__) if wanted else ""
     if suffix in (".mid", ".midi"):
         midi.write_piece(piece, file, piece._text(), piece.bars)
     elif suffix == ".png":
-        render.write_picture(file, piece, heading)
+        render.write_picture(file, piece, heading, seed, emotion)
     elif suffix == ".html":
-        told = facts(piece.made_by, measure(piece))
+        chart = piece.chart
         page.write_page(
             file,
             piece,
             heading,
-            told,
+            facts(piece.made_by, found),
             render.small_mp3(sound()),
             original or midi.midi_bytes(piece, piece._text(), piece.bars),
+            below=seed,
+            emotion=emotion,
+            chart=chart if piece.bars or chart.is_clear else None,
         )
     elif suffix in render.SOUND_FORMATS:
         render.write_sound(file, sound())

@@ -87,13 +87,25 @@ def feeling(made: Mapping[str, Any]) -> str:
     return " > ".join(str(called(emotion)) for _, emotion in passages)
 
 
-def title(known: Mapping[str, Any] | None, name: str) -> str:
-    """The heading of a picture: emotion, length and seed of a piece that emogen made, else ``name``."""
-    try:
-        made = known or {}
-        return shown(f"{feeling(made)}, {made['seconds']:g} s, seed {made['seed']}")
-    except UNTRUSTED:
-        return shown(name)
+def title(known: Mapping[str, Any] | None, measured: Measures, name: str) -> str:
+    """The heading of a piece, "Happy - A major - 0:20"; ``name`` stands first where emogen did not make it."""
+    wanted = emotion_of(known)
+    first = name
+    if wanted:
+        with suppress(*UNTRUSTED):
+            first = feeling(known or {})
+    return shown(" - ".join(filter(None, (first[:1].upper() + first[1:], measured.key, clock(measured.length_s)))))
+
+
+def below(known: Mapping[str, Any] | None) -> str:
+    """What stands below the heading: the seed, where it is known."""
+    seed = (known or {}).get("seed")
+    return "" if seed is None else shown(f"seed {seed}")
+
+
+def clock(seconds: float) -> str:
+    """A length in minutes and seconds: 0:20."""
+    return f"{round(seconds) // 60}:{round(seconds) % 60:02d}"
 
 
 def facts(known: Mapping[str, Any] | None, measured: Measures) -> dict[str, str]:

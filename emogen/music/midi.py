@@ -216,6 +216,13 @@ def write_piece(piece: Piece, path: Path, text: str = "", bars: Chart | None = N
         draft.write_bytes(midi_bytes(piece, text, bars))
 
 
+def read_bars(data: bytes) -> Chart | None:
+    """The chart in a file that ``midi_bytes`` wrote on bars; None in others."""
+    from emogen.music.midi_bars import bars_of  # imports mido, which reading other files never needs
+
+    return bars_of(data)
+
+
 def read_text(source: Path | bytes) -> str:
     """The first text event among those that open a MIDI file's first track; empty where there is none.
 

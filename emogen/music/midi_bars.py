@@ -13,13 +13,22 @@ import mido
 import numpy as np
 import numpy.typing as npt
 
+from emogen.errors import EmogenError
 from emogen.music.chart import Chart
+from emogen.music.harmony import NO_CHORD
+from emogen.music.lead_sheet import NAMES, read_chords
 from emogen.music.notes import Ints, Piece
 
 TICKS = 3840
 """Ticks of a beat: down to 16 beats per minute a tick is shorter than a millisecond."""
 MIDDLE, SPAN = 60, 16
 """Where the hands part if nothing speaks against it, and the widest that one of them reaches: a tenth."""
+MOST_BEATS = 40_000
+"""More come from damaged bytes."""
+EARLY = 0.05
+"""A piece may end this part of a beat later than its last bar."""
+STEADY = 0.7
+"""The clarity of a chart that is read, as of one that is composed."""
 BOTH_AT_ONCE_MS = 35
 """Notes this near to each other are one chord, see ``tokens.CHORD_MS``."""
 
@@ -41,6 +50,48 @@ def bytes_on_bars(piece: Piece, chart: Chart, text: str = "") -> bytes:
     stream = io.BytesIO()
     file.save(file=stream)
     return stream.getvalue()
+
+
+def bars_of(data: bytes) -> Chart | None:
+    """The chart in a file that ``bytes_on_bars`` wrote, to the millisecond; None in others."""
+    try:
+        file = mido.MidiFile(file=io.BytesIO(data), charset="utf-8")
+        if file.type == 2 or file.ticks_per_beat != TICKS:
+            return None
+        return _read(file)
+    except (EOFError, OSError, ValueError, LookupError, TypeError, OverflowError, EmogenError):
+        return None
+
+
+def _read(file: mido.MidiFile) -> Chart | None:
+    ends = [sum(message.time for message in track) for track in file.tracks]
+    beats = -int(-(max(ends) / TICKS - EARLY) // 1)
+    if not 2 <= beats <= MOST_BEATS:
+        return None
+    tempo_us, place, chord, section = np.zeros((4, beats), dtype=np.int64)
+    meter, now = 4, 0
+    for message in file.tracks[0]:
+        now += message.time
+        at = now // TICKS
+        if at >= beats or not message.is_meta:
+            continue
+        if message.type == "set_tempo":
+            tempo_us[at:] = message.tempo
+        elif message.type == "time_signature":
+            place[at:] = np.arange(beats - at) % message.numerator
+            meter = message.numerator if message.numerator in (3, 4) else meter
+        elif message.type == "marker" and message.text.startswith("section "):
+            section[at:] = ord(message.text[-1]) - ord("A")
+        elif message.type == "marker":
+            ((chord[at:],),) = read_chords(message.text)
+    beats_ms = np.rint(np.cumsum([0, *tempo_us.tolist()]) / 1000).astype(np.int64)
+    if np.diff(beats_ms).min() < 1 or not 0 <= section.min() <= section.max() < 26:
+        return None
+    there = chord >= 0
+    columns = place, np.where(there, chord // len(NAMES), NO_CHORD), np.where(there, chord % len(NAMES), 0), section
+    bar, root, quality, letter = (np.append(column, column[-1]).astype(np.int8) for column in columns)
+    bar[-1] = 0  # the last beat ends the last bar
+    return Chart(beats_ms, bar, root, quality, letter, meter, STEADY)
 
 
 class _Grid:

@@ -20,10 +20,11 @@ from urllib.parse import quote
 import numpy as np
 
 from emogen import __version__
+from emogen.music.chart import Chart
 from emogen.music.measures import TONICS
 from emogen.music.midi import midi_bytes
 from emogen.music.notes import HIGHEST_KEY, Piece
-from emogen.sound.picture import EMOTION_COLOURS, Colour, piano_roll, png
+from emogen.sound.picture import EMOTION_COLOURS, SOFT_TO_LOUD, Colour, piano_roll, png
 from emogen.system.files import write_text
 
 TEMPLATES = Path(__file__).with_name("pages")
@@ -59,29 +60,55 @@ class Entry(NamedTuple):
     """The names of files to download, in the index's folder."""
 
 
-def write_page(file: Path, piece: Piece, title: str, facts: Mapping[str, str], sound: bytes, midi: bytes = b"") -> None:
+def write_page(
+    file: Path,
+    piece: Piece,
+    title: str,
+    facts: Mapping[str, str],
+    sound: bytes,
+    midi: bytes = b"",
+    *,
+    below: str = "",
+    emotion: str = "",
+    chart: Chart | None = None,
+) -> None:  # nine: what it is, how it is called, and the files inside
     """Write a page that shows and plays a piece, whole or not at all; an existing page is replaced.
 
     Args:
-        file: where; the MIDI file inside is offered under its name.
+        file: where; the files inside are offered under its name.
         facts: what stands below the player, by label.
         sound: an MP3 file of the piece, such as ``render.small_mp3`` makes.
         midi: the MIDI file to download (default: one made from the piece).
+        below: a line below the title.
+        emotion: one of ``EMOTIONS``, whose colour the page has; or none.
+        chart: its bars and chords are shown above the roll.
     """
     rows = "\n".join(f"    <dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in facts.items())
     text = fill(
         "piece.html",
         title=html.escape(title),
+        below=html.escape(below),
+        feeling=css(EMOTION_COLOURS[emotion]) if emotion else "transparent",
         described=html.escape(_described(piece)),
         end_s=f"{piece.end_ms / 1000:.3f}",
         facts=rows,
-        midi_name=html.escape(f"{file.stem}.mid"),
+        name=html.escape(file.stem),
         midi=as_text(midi or midi_bytes(piece)),
         notes=as_json(np.stack(piece.columns, axis=1).tolist()),
+        chart=as_json(_beats(chart)),
+        velocities=as_json(SOFT_TO_LOUD),
         sound_type=SOUND_TYPE,
         sound=as_text(sound),
     )
     write_text(file, text)
+
+
+def _beats(chart: Chart | None) -> list[tuple[int, int, str, str]]:
+    """The beats of a chart: when, place in the bar, chord, and section; empty without one."""
+    if chart is None or not len(chart):
+        return []
+    letters = (chr(ord("A") + section) for section in chart.section.tolist())
+    return list(zip(chart.beats_ms.tolist(), chart.place.tolist(), chart.names(), letters, strict=True))
 
 
 def inline(piece: Piece, title: str, facts: Mapping[str, str], sound: bytes = b"") -> str:

@@ -32,8 +32,9 @@ PAPER, INK, FAINT, GRID, BLACK_KEY_ROW = (
     (226, 228, 234),
     (244, 245, 248),
 )
-SOFT_TO_LOUD: tuple[Colour, ...] = ((250, 196, 92), (240, 120, 80), (202, 54, 110), (122, 24, 128), (44, 12, 88))
-"""Colours of velocities 1 to 127, from light to dark, so that they can be told apart in grey too."""
+SOFT_TO_LOUD: tuple[Colour, ...] = ((84, 156, 196), (112, 124, 216), (166, 84, 190), (202, 50, 100), (200, 30, 30))
+"""Colours of velocities 1 to 127, on pictures, pages and in the terminal: from cool to warm, each seen on white and on
+black, and darker the louder, so that they can be told apart in grey too."""
 
 EMOTION_COLOURS: dict[str, Colour] = {
     "happy": (176, 108, 0), "excited": (214, 84, 24), "angry": (200, 36, 60), "tense": (146, 84, 196),
@@ -158,11 +159,12 @@ def key_range(piece: Piece) -> tuple[int, int]:
     return max(low, LOWEST_KEY), min(high, HIGHEST_KEY)
 
 
-def piano_roll(piece: Piece, title: str) -> Image.Image:
+def piano_roll(piece: Piece, title: str, below: str = "", emotion: str = "") -> Image.Image:
     """A piano roll of WIDTH x HEIGHT pixels.
 
     Keys are on the left, the octaves named (C4 is MIDI pitch 60), seconds below; notes are coloured by
-    velocity, and above them is the number of notes per second.
+    velocity, and above them is the number of notes per second. A line of text may stand ``below`` the title, and a
+    stripe in the colour of an ``emotion`` above it.
 
     Raises:
         EmogenError: the piece has no notes.
@@ -171,7 +173,10 @@ def piano_roll(piece: Piece, title: str) -> Image.Image:
         raise EmogenError("a piece without notes has no picture")
     sheet, end_s = Sheet(), piece.end_ms / 1000
     roll, above = Box(120, 210, WIDTH - 40, HEIGHT - 70), Box(120, 92, WIDTH - 40, 190)
+    if emotion:
+        sheet.box(0, 0, WIDTH, 10, EMOTION_COLOURS[emotion])
     sheet.text(40, 26, sheet.fit(title, 32, WIDTH - 420), 32)
+    sheet.text(40, 66, sheet.fit(below, 18, WIDTH - 420), 18, fill=FAINT)
     _velocity_scale(sheet, Box(WIDTH - 260, 36, WIDTH - 80, 52))
     _density_curve(sheet, above, piece)
 

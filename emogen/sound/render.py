@@ -270,11 +270,11 @@ def _encode(file: Path | io.BytesIO, sound: Sound, suffix: str, **how: Any) -> N
             opened.write(one)
 
 
-def write_picture(file: Path, piece: Piece, title: str) -> None:
+def write_picture(file: Path, piece: Piece, title: str, below: str = "", emotion: str = "") -> None:
     """Write a piano roll as a PNG file, whole or not at all; an existing file is replaced.
 
     Raises:
         EmogenError: the piece has no notes.
         OSError: the file cannot be written.
     """
-    picture.write(file, picture.piano_roll(piece, title))
+    picture.write(file, picture.piano_roll(piece, title, below, emotion))
