@@ -172,6 +172,19 @@ def test_a_room_never_reaches_what_it_must_not_know(room: str) -> None:
     assert not rooms & NEVER[room]
 
 
+def test_nothing_is_chosen_by_the_second_judge() -> None:
+    """It is asked where figures are made, nowhere else; what asks it could be tuned to it."""
+    for path in (*(ROOT / "emogen").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        asks = "emogen.ear.second" in {one.module for one in imports(tree)}
+        asks |= any(
+            node.attr == "second" and isinstance(node.value, ast.Name) and node.value.id in ("ear", "self")
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute)
+        )
+        assert not asks or path.parent.name in ("ear", "evaluation"), path
+
+
 def test_no_module_imports_itself_by_way_of_others() -> None:
     graph = {
         name: {one.module for one in imports(tree) if package_of(one.module) == "emogen"}
