@@ -7,14 +7,21 @@ from emogen.composing.drafts import Drafts
 from emogen.composing.following import Following
 from emogen.composing.form import Form, compose
 from emogen.composing.generate import generate
-from emogen.composing.rules import plays_the_chord, returns_in_pitch, returns_in_rhythm
+from emogen.composing.rules import (
+    ends_soon_after_its_last_note,
+    is_released_with_its_chord,
+    plays_the_chord,
+    returns_in_pitch,
+    returns_in_rhythm,
+)  # fmt: skip
 from emogen.composing.wish import Wish
 from emogen.data.batches import Batches
 from emogen.emotion import EMOTIONS
 from emogen.music import position, relative
 from emogen.music.chart import Chart
+from emogen.music.harmony import QUALITIES
 from emogen.music.plan import ENTRIES, PlanTable
-from emogen.music.tokens import COLUMN, SHIFT_MS, decode, encode
+from emogen.music.tokens import COLUMN, DURATION_MS, SHIFT_MS, decode, encode
 from emogen.settings import SampleSettings
 from tests import tiny
 from tests.drafting import drawn
@@ -102,6 +109,39 @@ def test_the_root_is_pulled_in_the_bass_and_chord_tones_where_they_were_asked_fo
     assert nats[key["C3"]] == nats[key["A3"]] == pytest.approx(0.5)
     assert nats[key["B2"]] == pytest.approx(-0.5)
     assert nats[key["A5"]] == nats[key["B5"]] == 0
+
+
+@pytest.mark.parametrize(("chords", "longest_ms"), [(None, 16_000), ("Am F", 1260)])
+def test_where_chords_were_asked_for_a_note_is_released_before_a_chord_that_lacks_it(
+    chords: str | None, longest_ms: int
+) -> None:
+    form = compose(38.4, 0, False, BARS, np.random.default_rng(0))
+    beat = int(np.flatnonzero(np.diff(form.chart.root))[0]) + 1  # from here on another chord sounds
+    before, after = (
+        {(int(form.chart.root[at]) + step) % 12 for step in tuple(QUALITIES.values())[form.chart.quality[at]]}
+        for at in (beat - 1, beat)
+    )
+    drafts = following_at(int(form.chart.beats_ms[beat]) - 1200, form, chords)
+    drafts.onset_ms[:] = form.chart.beats_ms[beat] - 1200 - SHIFT_MS[5]
+    left = is_released_with_its_chord(drafts, drawn(5, pitch=39 + (min(before - after) - 0) % 12))[0]
+    assert DURATION_MS[np.isfinite(np.broadcast_to(left, DURATION_MS.shape))].max() == max(
+        DURATION_MS[longest_ms >= DURATION_MS]
+    )
+    (shared, *_) = sorted(before & after) or [None]
+    if shared is not None and chords:  # a tone of both chords sounds on
+        assert np.isfinite(is_released_with_its_chord(drafts, drawn(5, pitch=39 + shared))[0][DURATION_MS < 2000]).all()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "bar_ms", "longest_ms"), [(20.0, 4000, 2500), (60.0, 4000, 4000), (60.0, 1000, 2500)]
+)
+def test_the_last_sound_is_held_for_a_bar_at_most(seconds: float, bar_ms: int, longest_ms: int) -> None:
+    bars = BARS.model_copy(update={"tempo_bpm": 240_000 / bar_ms})
+    drafts = Drafts([Wish.of("sad", seconds)], plans(), charted=True)
+    drafts.following = Following([compose(seconds, 0, False, bars, np.random.default_rng(0))], 16)
+    for left_ms, ends in ((longest_ms, True), (longest_ms + 10, False)):
+        drafts.onset_ms[:] = seconds * 1000 - left_ms
+        assert np.isfinite(ends_soon_after_its_last_note(drafts, drawn(0))[0, -1]) == ends
 
 
 def test_where_no_chord_is_nothing_is_pulled() -> None:
