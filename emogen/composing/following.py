@@ -8,6 +8,8 @@ Shapes: B drafts, F features of a moment (``position.WIDTH``).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,7 @@ import numpy.typing as npt
 from emogen.composing.form import Form
 from emogen.music import position, recall, relative
 from emogen.music.chart import Chart
+from emogen.music.harmony import NO_CHORD
 from emogen.music.notes import Floats, Ints
 from emogen.music.tokens import COLUMN, SHIFT_MS, SILENCE, Tokens
 
@@ -23,14 +26,73 @@ SAME_PLACE_BEATS = 0.07
 ``tokens.CHORD_MS``."""
 
 
+FAR_MS = 10**9
+"""Longer than any piece: the beats of one draft and of the next are that far apart where they are searched together."""
+UNHEARD = replace(
+    Chart.none(), beats_ms=np.array([0, 1]), place=np.zeros(2, np.int8), root=np.full(2, NO_CHORD, np.int8),
+    quality=np.zeros(2, np.int8), section=np.zeros(2, np.int8),
+)  # fmt: skip
+"""What stands for a chart without beats: its clarity of 0 says nothing."""
+
+
+class Charts:
+    """The charts of B drafts side by side: K beats, of which those beyond a chart's last are copies of it."""
+
+    BY_ROW = ("beats_ms", "count", "place", "root", "chords", "earlier", "per_bar", "clarity", "known")
+    """The arrays with a row per draft."""
+
+    def __init__(self, forms: Sequence[Form]) -> None:
+        charts = [form.chart if len(form.chart) else UNHEARD for form in forms]
+        longest = max(map(len, charts), default=2)
+
+        def padded(rows: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+            return np.stack([row[np.minimum(np.arange(longest), len(row) - 1)] for row in rows])
+
+        self.beats_ms = padded([chart.beats_ms for chart in charts])
+        self.count = np.array([len(chart) for chart in charts])
+        self.place, self.root = padded([chart.place for chart in charts]), padded([chart.root for chart in charts])
+        self.chords = padded([position.chords_around(chart) for chart in charts])
+        """(B, K, 2 * position.CHORD)."""
+        self.earlier = padded([form.earlier if len(form.earlier) else np.zeros(1, dtype=np.int64) for form in forms])
+        """How many beats before each beat (B, K) its section was heard last; 0 for never."""
+        self.per_bar = np.array([chart.beats_per_bar for chart in charts])
+        self.clarity = np.array([chart.clarity for chart in charts])
+        self.known = self.clarity >= position.LEAST_CLARITY
+        """Which charts (B,) say something."""
+
+    def keep(self, rows: Ints) -> None:
+        """Go on with some of the charts (indices) only."""
+        for name in self.BY_ROW:
+            setattr(self, name, getattr(self, name)[rows])
+
+    def index_at(self, times_ms: Floats | Ints) -> Ints:
+        """The beat (B, N) from which each time (B, N) is counted, as ``Chart.beat_at`` has it."""
+        row = np.arange(len(self.count))[:, None]
+        flat = (self.beats_ms + row * FAR_MS).ravel()
+        index = np.searchsorted(flat, times_ms + row * FAR_MS, side="right") - 1 - row * self.beats_ms.shape[1]
+        return np.clip(index, 0, self.count[:, None] - 2)
+
+    def beat_at(self, times_ms: Floats | Ints) -> Floats:
+        """The beat (B, N), with its fraction, of each time (B, N), as ``Chart.beat_at`` has it."""
+        index = self.index_at(times_ms)
+        start_ms = np.take_along_axis(self.beats_ms, index, axis=1).astype(np.float64)
+        beat: Floats = index + (times_ms - start_ms) / (np.take_along_axis(self.beats_ms, index + 1, axis=1) - start_ms)
+        return beat
+
+
 class Following:
     """The charts of B drafts, and where the drafts stand in them. Rows leave when a draft is done."""
+
+    BY_ROW = (
+        "place", "followed", "beat", "top", "bass", "top_before", "bass_before", "landing", "landed_ms", "landing_beat",
+        "root", "reach", "reach_ms",
+    )  # fmt: skip
+    """The arrays with a row per draft."""
 
     def __init__(self, forms: Sequence[Form], room: int) -> None:
         rows = len(forms)
         self.charts = [form.chart for form in forms]
-        self.earlier = [form.earlier for form in forms]
-        """Of each chart (K,) how many beats before each beat its section was heard last; 0 for never."""
+        self.beside = Charts(forms)
         self.recall = recall.Recall(rows)
         self.place = np.zeros((rows, room, position.WIDTH), dtype=np.float32)
         """What the charts say of each note (B, room, F)."""
@@ -48,13 +110,15 @@ class Following:
         """The beat (B,) on which it lands."""
         self.root = np.full(rows, relative.NO_ROOT, dtype=np.uint8)
         """The root (B,) of the chord there."""
+        self.reach, self.reach_ms = np.zeros((rows, len(SHIFT_MS))), np.full(rows, -1)
+        """The beats (B, 145) on which each shift would land, and the onsets (B,) from which these were found."""
 
     def keep(self, rows: Ints) -> None:
         """Go on with some of the drafts (indices) only."""
-        for name in ("place", "followed", "beat", "top", "bass", "top_before", "bass_before", "landing", "root"):
+        for name in self.BY_ROW:
             setattr(self, name, getattr(self, name)[rows])
-        self.landing_beat, self.landed_ms = self.landing_beat[rows], self.landed_ms[rows]
-        self.charts, self.earlier = [self.charts[row] for row in rows], [self.earlier[row] for row in rows]
+        self.charts = [self.charts[row] for row in rows]
+        self.beside.keep(rows)
         self.recall.keep(rows)
 
     def add(self, notes: Tokens, length: int, onset_ms: Ints) -> None:
@@ -81,17 +145,32 @@ class Following:
         self.followed[known, new, :4] = notes[known, end[known] + 2]  # after the match; note 0 is the silence
         self.followed[known, new, 4] = recall.BUCKET[matched[known]]
 
+    def reached(self, onset_ms: Ints) -> Floats:
+        """The beats (B, 145) on which each shift after the last onsets (B,) would land."""
+        if not np.array_equal(onset_ms, self.reach_ms):
+            self.reach, self.reach_ms = self.beside.beat_at(onset_ms[:, None] + SHIFT_MS), onset_ms
+        return self.reach
+
     def bins(self, onset_ms: Ints) -> npt.NDArray[np.uint8]:
         """On which part of a beat each shift after the last onsets (B,) would land, (B, 145)."""
-        return np.concatenate([position.bins(chart, onset_ms[row : row + 1]) for row, chart in enumerate(self.charts)])
+        reach = self.reached(onset_ms)
+        parts = ((reach - np.floor(reach)) * position.PARTS).astype(np.uint8) % position.PARTS
+        return np.where(self.beside.known[:, None], parts, position.UNKNOWN).astype(np.uint8)
 
     def land(self, at_ms: Ints) -> None:
         """The next notes land at these times (B,)."""
-        self.landed_ms = at_ms
-        for row, chart in enumerate(self.charts):
-            moment = position.at(chart, at_ms[row : row + 1])
-            self.landing[row], self.root[row] = moment.features[0], moment.root[0]
-            self.landing_beat[row] = chart.beat_at(at_ms[row])
+        charts, row = self.beside, np.arange(len(at_ms))
+        beat, index = charts.beat_at(at_ms[:, None])[:, 0], charts.index_at(at_ms[:, None])[:, 0]
+        number = np.clip(np.floor(beat), 0, charts.count - 1).astype(np.int64)
+        period_ms = (charts.beats_ms[row, index + 1] - charts.beats_ms[row, index]).astype(np.float64)
+        place, root = charts.place[row, number], charts.root[row, number]
+        self.landing = np.concatenate(
+            [position.of_beat(beat, place, period_ms, charts.per_bar, charts.clarity), charts.chords[row, number]],
+            axis=1,
+        )
+        self.landing[~charts.known] = 0
+        self.root = np.where((root < 0) | ~charts.known, relative.NO_ROOT, root).astype(np.uint8)
+        self.landed_ms, self.landing_beat = at_ms, beat
 
     @property
     def last_bar_ms(self) -> Ints:
@@ -117,33 +196,27 @@ class Following:
         top, bass = np.where(begins, self.top, self.top_before), np.where(begins, self.bass, self.bass_before)
         return np.stack([top, bass, pitch, self.root], axis=1).astype(np.uint8)
 
-    def played_before(self, row: int, length: int) -> tuple[Floats, Ints]:
-        """The beats of a draft's notes so far (N,), and how many beats before each beat of its chart (K,) the same
-        section was heard."""
-        return self.beat[row, 1:length], self.earlier[row]
-
     def returning_shifts(self, onset_ms: Ints, length: int) -> npt.NDArray[np.bool_]:
         """Which shifts (B, 145) land where, in the same section before, an onset was."""
         returning = np.zeros((len(self.charts), len(SHIFT_MS)), dtype=bool)
-        for row, chart in enumerate(self.charts):
-            beats, earlier = self.played_before(row, length)
-            if not len(beats) or not earlier.any():
-                continue
-            landing = chart.beat_at(onset_ms[row] + SHIFT_MS)
-            back = earlier[np.clip(landing.astype(np.int64), 0, len(earlier) - 1)]
-            returning[row] = (back > 0) & (_distance(landing - back, beats) < SAME_PLACE_BEATS)
+        if length < 2:
+            return returning
+        landing, last = self.reached(onset_ms), self.beside.earlier.shape[1] - 1
+        back = np.take_along_axis(self.beside.earlier, np.clip(landing.astype(np.int64), 0, last), axis=1)
+        for row in np.flatnonzero(back.any(axis=1)).tolist():
+            near = _distance(landing[row] - back[row], self.beat[row, 1:length]) < SAME_PLACE_BEATS
+            returning[row] = (back[row] > 0) & near
         returning[:, 0] = False
         return returning
 
     def returning_pitches(self, notes: Tokens, length: int) -> npt.NDArray[np.bool_]:
         """Which keys (B, 88) were struck where, in the same section before, the next note lands."""
         returning = np.zeros((len(self.charts), relative.KEYS), dtype=bool)
-        for row in range(len(self.charts)):
-            beats, earlier = self.played_before(row, length)
-            back = earlier[min(max(int(self.landing_beat[row]), 0), len(earlier) - 1)] if len(earlier) else 0
-            if back:
-                there = np.abs(beats - (self.landing_beat[row] - back)) < SAME_PLACE_BEATS
-                returning[row, notes[row, 1:length][there, COLUMN.pitch]] = True
+        last = self.beside.earlier.shape[1] - 1
+        back = self.beside.earlier[np.arange(len(returning)), np.clip(self.landing_beat.astype(np.int64), 0, last)]
+        for row in np.flatnonzero(back).tolist():
+            there = np.abs(self.beat[row, 1:length] - (self.landing_beat[row] - back[row])) < SAME_PLACE_BEATS
+            returning[row, notes[row, 1:length][there, COLUMN.pitch]] = True
         return returning
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from emogen.music.chart import Chart
 from emogen.music.harmony import NO_CHORD, QUALITIES
+from emogen.music.notes import Floats, Ints
 from emogen.music.tokens import SHIFT_MS
 
 PARTS = 48
@@ -60,16 +61,31 @@ def at(chart: Chart, times_ms: npt.NDArray[np.integer], stretch: float = 1.0) ->
         return Moments(features, np.full(count, 12, dtype=np.uint8))
     beat = chart.beat_at(times_ms)
     number = np.clip(np.floor(beat), 0, len(chart) - 1).astype(np.int64)
-    angle = 2 * np.pi * np.outer(beat, WAVES)
-    in_bar = 2 * np.pi * (chart.place[number] + beat - np.floor(beat)) / chart.beats_per_bar
-    features[:, 0], features[:, 1] = 1, chart.clarity
-    features[:, 2 : 2 + len(WAVES)], features[:, 2 + len(WAVES) : 2 + 2 * len(WAVES)] = np.cos(angle), np.sin(angle)
-    features[:, BEAT - 4] = np.log2(chart.period_at(times_ms) * stretch / PERIOD_MS)
-    features[:, BEAT - 3], features[:, BEAT - 2] = np.cos(in_bar), np.sin(in_bar)
-    features[:, BEAT - 1] = chart.beats_per_bar == 3
-    for first, which in ((BEAT, number), (BEAT + CHORD, np.minimum(number + 1, len(chart) - 1))):
-        features[:, first : first + CHORD] = chords(chart.root[which], chart.quality[which])
+    period_ms = chart.period_at(times_ms) * stretch
+    features[:, :BEAT] = of_beat(beat, chart.place[number], period_ms, chart.beats_per_bar, chart.clarity)
+    features[:, BEAT:] = chords_around(chart)[number]
     return Moments(features, np.where(chart.root < 0, 12, chart.root)[number].astype(np.uint8))
+
+
+def of_beat(
+    beat: Floats, place: npt.NDArray[np.int8], period_ms: Floats, beats_per_bar: int | Ints, clarity: float | Floats
+) -> npt.NDArray[np.float32]:
+    """The features (N, BEAT) of moments on beats (N,), with their fractions; the other arguments are of these beats."""
+    features = np.empty((len(beat), BEAT), dtype=np.float32)
+    angle = 2 * np.pi * np.outer(beat, WAVES)
+    in_bar = 2 * np.pi * (place + beat - np.floor(beat)) / beats_per_bar
+    features[:, 0], features[:, 1] = 1, clarity
+    features[:, 2 : 2 + len(WAVES)], features[:, 2 + len(WAVES) : 2 + 2 * len(WAVES)] = np.cos(angle), np.sin(angle)
+    features[:, BEAT - 4] = np.log2(period_ms / PERIOD_MS)
+    features[:, BEAT - 3], features[:, BEAT - 2] = np.cos(in_bar), np.sin(in_bar)
+    features[:, BEAT - 1] = np.asarray(beats_per_bar) == 3
+    return features
+
+
+def chords_around(chart: Chart) -> npt.NDArray[np.float32]:
+    """The features (K, 2 * CHORD) of the chord at each beat and at the next."""
+    now = chords(chart.root, chart.quality)
+    return np.concatenate([now, now[np.minimum(np.arange(len(now)) + 1, len(now) - 1)]], axis=1)
 
 
 def chords(root: npt.NDArray[np.int8], quality: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
