@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import soundfile
 
+from emogen.music.midi import midi_bytes
 from emogen.music.notes import Piece
-from emogen.sound import render
 from emogen.sound.soundfont import SAMPLE_RATE, SoundFont
 
 KEYS, VELOCITIES, NORMAL = (36, 48, 60, 72, 84), (20, 40, 60, 80, 100, 120), 100
@@ -48,6 +51,17 @@ def measured(sound: npt.NDArray[np.float32]) -> Tone:
     return Tone(float(db), float((hz * energy).sum() / energy.sum()), float(decay_s))
 
 
+def fluidsynth(program: str, font: Path, piece: Piece) -> npt.NDArray[np.float32]:
+    """The sound (N, 2) of a piece, by FluidSynth, without reverb and chorus."""
+    with TemporaryDirectory() as folder:
+        midi, wav = Path(folder, "piece.mid"), Path(folder, "piece.wav")
+        midi.write_bytes(midi_bytes(piece))
+        options = f"-ni -q -R 0 -C 0 -g 0.5 -r {SAMPLE_RATE} -O s16 -T wav -F".split()
+        subprocess.run([program, *options, wav, font.resolve(), midi], capture_output=True, check=True, timeout=60)
+        samples, _ = soundfile.read(wav, dtype="float32", always_2d=True)
+    return samples
+
+
 def main() -> None:
     """Print a row for each key and velocity, and how far apart the players are."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -61,7 +75,7 @@ def main() -> None:
     for key in KEYS:
         for velocity in VELOCITIES:
             note = Piece.of([0], [key], [velocity], [3_000])
-            tones[key, velocity] = measured(ours.play(note)), measured(render._fluidsynth(program, font, note))
+            tones[key, velocity] = measured(ours.play(note)), measured(fluidsynth(program, font, note))
     print("key velocity   level dB   centroid Hz   decay s   (each: ours, FluidSynth)")
     apart = []
     for (key, velocity), both in tones.items():

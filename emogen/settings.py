@@ -48,7 +48,7 @@ class PathsSettings(Section):
     """Folder that holds one sub-folder per training run."""
 
     soundfont: Path | None = None
-    """SoundFont (.sf2, .sf3) to play (default, or empty: the one bundled with pretty_midi)."""
+    """SoundFont (.sf2, .sf3) to play (default, or empty: the best that is installed, else pretty_midi's)."""
 
     @field_validator("soundfont", mode="before")
     @classmethod

@@ -23,6 +23,10 @@ for _name in list(os.environ):  # what rich and Typer take for a terminal, and w
     ):  # fmt: skip
         del os.environ[_name]
 
+_NO_SOUNDFONTS = str(Path(__file__).with_name("no-soundfonts"))
+os.environ.update(XDG_DATA_DIRS=_NO_SOUNDFONTS, XDG_DATA_HOME=_NO_SOUNDFONTS)  # nor those that are installed here
+os.environ.pop("HOMEBREW_PREFIX", None)
+
 Run = Callable[..., tuple[int, str, str]]
 
 

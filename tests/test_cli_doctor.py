@@ -32,7 +32,9 @@ def test_doctor_tells_versions_devices_folders_and_runs(run: Run) -> None:
     assert report["computer"]["devices"].startswith("cpu")
     assert report["computer"]["cores"] == os.cpu_count()
     assert report["sound"]["plays"] == "TimGM6mb"
-    assert report["sound"].keys() == {"soundfile", "fluidsynth", "SoundFont", "plays"}
+    assert report["sound"].keys() == {"soundfile", "SoundFont", "installed", "plays", "advice"}
+    assert report["sound"]["SoundFont"].endswith("TimGM6mb.sf2")
+    assert report["sound"]["installed"] == "none"
     assert report["folders"]["runs"].startswith("runs (")
     assert report["runs"]["tiny"].startswith("1 checkpoints, such as best_epoch_000_loss_17.4740 of 0.1 M parameters")
 

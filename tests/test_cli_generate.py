@@ -14,6 +14,7 @@ from typing import Any
 
 import pretty_midi
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -295,6 +296,15 @@ def test_one_of_many_files_that_exists_stops_them_all(runs: Path, run: Run) -> N
     assert here() == ["happy_5s_seed2.mid", "happy_5s_seed3.mid"]
 
 
+@pytest.mark.parametrize("more", [[], ["--wav"], ["--png"]])
+def test_a_name_in_wav_is_that_sound_with_its_midi_file_beside_it(more: list[str], runs: Path, run: Run) -> None:
+    code, out, _ = run("generate", "-e", "sad", "-s", "5", "--seed", "1", "-o", "new/cue.wav", "--json", *more)
+    assert code == 0
+    assert here() == ["new/cue.mid", *["new/cue.png"] * ("--png" in more), "new/cue.wav"]
+    assert soundfile.info("new/cue.wav").frames == 5 * 44_100
+    assert json.loads(out)[0]["rendered"][-1] == "new/cue.wav"
+
+
 def test_folders_are_made_and_a_name_in_mid_is_a_file(runs: Path, run: Run) -> None:
     assert run(*FIVE_S, "--out", "new/folder/tune.MID")[0] == 0
     assert run(*FIVE_S, "--out", "other/folder")[0] == 0
@@ -351,6 +361,7 @@ USAGE_ERRORS = {
     ("-e", "sad", "--form", "AXB"): ("form 'AXB' is not a form", "AABA"),
     ("-e", "sad", "--return", "2"): ("returns 2 is out of range", "0 to 1"),
     ("-e", "sad", "-n", "2", "-o", "x.mid"): ("--out x.mid is one file, and there are 2 pieces", "a folder"),
+    ("-e", "sad", "-n", "2", "-o", "x.wav"): ("--out x.wav is one file, and there are 2 pieces", "a folder"),
     ("-e", "all", "-o", "x.midi"): ("--out x.midi is one file, and there are 6 pieces", "a folder"),
 }
 """By arguments: the complaint and the hint."""
@@ -680,7 +691,7 @@ def test_sound_and_picture_are_written_beside_the_piece(runs: Path, run: Run) ->
 def test_a_sound_that_fails_costs_no_piece(runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from emogen.sound import render
 
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **how: bool) -> None:
         assert len([name for name in here() if name.endswith(".mid")]) == 2  # all pieces are written by now
         raise OSError(errno.ENOSPC, "No space left on device")
 

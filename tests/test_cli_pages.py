@@ -134,7 +134,7 @@ def test_a_page_that_fails_is_said_and_costs_neither_the_midi_file_nor_the_other
 ) -> None:
     begun: list[Piece] = []
 
-    def audio(piece: Piece, soundfont: Path | None) -> Sound:
+    def audio(piece: Piece, soundfont: Path | None, **how: bool) -> Sound:
         begun.append(piece)
         assert len([name for name in here() if name.endswith(".mid")]) == 2  # all of them, before any page
         if len(begun) == 1:
@@ -150,7 +150,7 @@ def test_a_page_that_fails_is_said_and_costs_neither_the_midi_file_nor_the_other
 
 
 def test_there_is_no_index_of_nothing(runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def audio(piece: Piece, soundfont: Path | None) -> Sound:
+    def audio(piece: Piece, soundfont: Path | None, **how: bool) -> Sound:
         raise EmogenError("no engine for sound")
 
     monkeypatch.setattr(render, "audio", audio)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from benchmarks.soundfont import fluidsynth
 from emogen.errors import EmogenError, UsageError
 from emogen.music.notes import Piece
 from emogen.sound import render
@@ -34,12 +35,6 @@ from tests.sounds import sine
 
 FLUIDSYNTH = shutil.which("fluidsynth")
 """The real one, where it is installed."""
-
-
-@pytest.fixture(autouse=True)
-def no_fluidsynth(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests give the engines they need, whatever this machine has."""
-    monkeypatch.setattr(shutil, "which", lambda name: None)
 
 
 SCALE = (60, 62, 64, 65, 67, 69, 71, 72)
@@ -90,9 +85,41 @@ def test_a_scale_is_heard_as_that_scale(tmp_path: Path) -> None:
     assert pitches(samples) == list(SCALE)
 
 
+@pytest.mark.parametrize("dry", [False, True])
+def test_a_sound_is_exactly_as_long_as_its_piece_and_fades_at_the_end(dry: bool) -> None:
+    piece = Piece.of([0, 2000], [60, 64], [80, 80], [1000, 3000])
+    sound = audio(piece, dry=dry).samples
+    rings = audio(piece, dry=dry, tail=True).samples
+    assert len(sound) == 5 * SAMPLE_RATE
+    assert len(rings) > len(sound) + 0.3 * SAMPLE_RATE
+    fade = round(render.FADE_S[1] * SAMPLE_RATE)
+    assert np.abs(sound[:-fade] - rings[: len(sound) - fade]).max() < 1e-5
+    falling = np.cos(np.linspace(0, np.pi / 2, fade))[:, None] ** 2
+    assert np.abs(sound[-fade:] - rings[len(sound) - fade : len(sound)] * falling).max() < 1e-5
+    assert np.abs(rings[len(sound) - fade :]).max() > 1e-3
+
+
+def test_a_last_note_is_not_faded_as_soon_as_it_is_struck() -> None:
+    piece = Piece.of([0, 1000], [60, 72], [80, 80], [900, 100])
+    sound, rings = audio(piece).samples, audio(piece, tail=True).samples
+    same = round(1.05 * SAMPLE_RATE)
+    assert np.abs(sound[:same] - rings[:same]).max() < 1e-5
+    assert np.abs(sound[-2000:] - rings[len(sound) - 2000 : len(sound)]).max() > 1e-5
+    assert len(sound) == 48_510
+
+
+def test_the_room_is_heard_unless_it_is_left_out() -> None:
+    piece = Piece.of([0, 1900], [60, 60], [90, 1], [200, 100])
+    wet, dry = (audio(piece, dry=one).samples for one in (False, True))
+    assert (wet.shape[1], dry.shape[1]) == (2, 1)
+    at = slice(round(1.0 * SAMPLE_RATE), round(1.4 * SAMPLE_RATE))
+    assert np.abs(wet[at]).max() > 10 * np.abs(dry[at]).max()
+    assert np.abs(wet).max() == pytest.approx(np.abs(dry).max(), rel=0.15)
+
+
 def test_a_sound_is_as_long_as_its_piece_and_the_last_tone(tmp_path: Path) -> None:
     piece = scale()
-    samples = audio(piece).samples
+    samples = audio(piece, dry=True, tail=True).samples
     end = piece.end_ms * SAMPLE_RATE // 1000
     assert end + 0.2 * SAMPLE_RATE < len(samples) < end + 1.5 * SAMPLE_RATE
     loud = np.abs(samples[end - 2000 : end]).max()
@@ -125,7 +152,7 @@ def test_a_loud_piece_is_louder_than_a_soft_one_and_nothing_clips(tmp_path: Path
 
 
 def test_the_reference_is_half_as_loud_as_the_loudest_pieces_are_allowed_to_be() -> None:
-    assert np.abs(audio(REFERENCE).samples).max() == pytest.approx(PEAK / LOUDEST, rel=1e-5)
+    assert np.abs(audio(REFERENCE, dry=True).samples).max() == pytest.approx(PEAK / LOUDEST, rel=1e-5)
 
 
 def test_what_is_too_loud_is_rounded_off_and_what_is_not_stays_as_it_is() -> None:
@@ -256,44 +283,6 @@ def test_an_engine_that_plays_all_notes_alike_is_not_trusted(tmp_path: Path, mon
     assert audio(scale()).engine == "sine"
 
 
-def stand_in(folder: Path, makes: str) -> Path:
-    """A program called fluidsynth that runs some lines of Python, with the WAV file to write as ``out``."""
-    program = folder / "fluidsynth"
-    lines = ["import sys, wave, math, struct", "out = sys.argv[sys.argv.index('-F') + 1]", makes]
-    program.write_text(f"#!{sys.executable}\n" + "\n".join(lines) + "\n")
-    program.chmod(0o755)
-    return program
-
-
-SOFT_THEN_LOUD = """
-with wave.open(out, "wb") as file:
-    file.setnchannels(2), file.setsampwidth(2), file.setframerate(44100)
-    file.writeframes(struct.pack("<88200h", *(int((3000 + at // 10) * math.sin(at / 20)) for at in range(88200))))
-"""
-
-
-def test_fluidsynth_plays_what_we_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = stand_in(tmp_path, SOFT_THEN_LOUD)
-    monkeypatch.setattr(shutil, "which", lambda name: str(program) if name == "fluidsynth" else None)
-    sound = audio(scale(), soundfont(tmp_path / "mine.sf2", waves=b"alien", compressed=True))
-    assert sound.engine == "fluidsynth mine"
-    assert sound.samples.shape[1] == 2
-    assert np.abs(sound.samples).max() == pytest.approx(PEAK / LOUDEST, rel=1e-5)  # whatever it is to play
-
-
-@pytest.mark.parametrize(
-    "makes", ["sys.exit(1)", "", "open(out, 'wb').write(b'RIFF')", SOFT_THEN_LOUD.replace("at // 10", "0")],
-    ids=["fails", "writes nothing", "writes no sound", "plays all alike"],
-)  # fmt: skip
-def test_a_fluidsynth_that_does_not_play_is_not_trusted(
-    makes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = stand_in(tmp_path, makes)
-    monkeypatch.setattr(shutil, "which", lambda name: str(program))
-    with pytest.raises(EmogenError, match="a damaged sample"):
-        audio(scale(), soundfont(tmp_path / "mine.sf2", waves=b"alien", compressed=True))
-
-
 @pytest.mark.skipif(not FLUIDSYNTH, reason="FluidSynth is not installed")
 def test_we_play_the_bundled_piano_as_fluidsynth_does() -> None:
     font, program = bundled_soundfont(), FLUIDSYNTH
@@ -301,7 +290,7 @@ def test_we_play_the_bundled_piano_as_fluidsynth_does() -> None:
     assert program is not None
     for pitch in (45, 60, 69, 90):
         piece = Piece.of([0], [pitch], [100], [3000])
-        ours, theirs = SoundFont(font).play(piece), render._fluidsynth(program, font, piece)
+        ours, theirs = SoundFont(font).play(piece), fluidsynth(program, font, piece)
         steps = [np.array([np.abs(one[at : at + 8_820]).max() for at in range(0, 130_000, 8_820)])
                  for one in (ours, theirs)]  # fmt: skip
         ours_db, theirs_db = (20 * np.log10(one / one[0]) for one in steps)

@@ -117,18 +117,19 @@ def _sound(settings: Settings) -> Facts:
         facts = {"soundfile": f"{soundfile.__version__} ({soundfile.__libsndfile_version__})"}
     except (ImportError, OSError) as error:  # OSError: without libsndfile
         facts = {"soundfile": f"no ({error})"}
-    program = shutil.which("fluidsynth")
-    facts["fluidsynth"] = _place(program) if program else "not installed"
+    from emogen.sound import pianos
+    from emogen.sound.render import engine_for
 
-    from emogen.sound.render import bundled_soundfont, engine_for
-
-    font = settings.paths.soundfont or bundled_soundfont()
-    facts["SoundFont"] = _place(font) if font else "none"
+    font = settings.paths.soundfont
     try:
-        engine = engine_for(settings.paths.soundfont)
-        facts["plays"] = f"{engine.name}{', ' if engine.warning else ''}{engine.warning}"
+        engine = engine_for(font)
+        font, facts["plays"] = engine.font, ", ".join(filter(None, (engine.name, engine.warning)))
+        if engine.advice:
+            facts["advice"] = engine.advice
     except EmogenError as error:
         facts["plays"] = f"nothing: {error}"
+    facts["SoundFont"] = _place(font) if font else "none"
+    facts["installed"] = ", ".join(map(_place, pianos.installed())) or "none"
     return facts
 
 

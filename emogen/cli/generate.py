@@ -63,7 +63,8 @@ def generate(
     ] = 30.0,
     count: Annotated[int, typer.Option("--count", "-n", help="Pieces of each emotion.")] = 1,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A .mid file for one piece, a folder for more (default: here).")
+        Path | None,
+        typer.Option("--out", "-o", help="A file for one piece, .mid or .wav, a folder for more (default: here)."),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="The same seed makes the same piece (default: a random one, which is printed).")
@@ -107,6 +108,9 @@ def generate(
     mp3: outputs.Mp3 = False,
     png: outputs.Png = False,
     html: outputs.Html = False,
+    dry: outputs.Dry = False,
+    tail: outputs.Tail = False,
+    verbose: outputs.Verbose = False,
     open_it: outputs.Open = False,
     force: Force = False,
     as_json: AsJson = False,
@@ -134,8 +138,9 @@ def generate(
     wishes = [Wish.of(name, seconds, seed=seed + number, **wanted) for name in names for number in range(count)]
     files = _files(out, [_name(wish) for wish in wishes], force)
     kinds = outputs.chosen(wav=wav, ogg=ogg, mp3=mp3, png=png, html=html or open_it)
+    kinds += tuple({outputs.named(out)} - {"", "mid", *kinds})
     index = [files[0].with_name("index.html")] if "html" in kinds and len(files) > 1 else []
-    outputs.check([*files, *outputs.beside(files, kinds), *index], kinds, settings.paths.soundfont, force)
+    outputs.check([*files, *outputs.beside(files, kinds), *index], kinds, settings.paths.soundfont, force, verbose)
 
     from emogen.composing.piece import Piece
     from emogen.composing.voice import Voice  # imports numpy: whatever needs neither it nor a checkpoint is checked
@@ -157,7 +162,7 @@ def generate(
             console.print(terminal_roll.roll(Piece.read(files[0]), console, beside_lines=4))
         _print_table(rows)
     for row, file in zip(rows, files, strict=True) if kinds else ():  # all MIDI files are written by now
-        row["rendered"] = list(map(str, outputs.write(file, file, kinds, settings.paths.soundfont)))
+        row["rendered"] = list(map(str, outputs.write(file, file, kinds, settings.paths.soundfont, dry=dry, tail=tail)))
     whole = all(len(row["rendered"]) == len(kinds) for row in rows if kinds)
     if index:
         whole &= outputs.write_index(index[0], rows)
@@ -218,10 +223,10 @@ def _name(wish: Wish) -> str:
 
 def _files(out: Path | None, names: list[str], force: bool) -> list[Path]:
     """The files of the pieces; checked before composing: existing ones need ``force``, and all must be writable."""
-    if out is not None and out.suffix.lower() in (".mid", ".midi") and not out.is_dir():
+    if out is not None and (named := outputs.named(out)):
         if len(names) > 1:
             raise UsageError(f"--out {out} is one file, and there are {len(names)} pieces", "give --out a folder")
-        files = [out]
+        files = [out if named == "mid" else out.with_suffix(".mid")]
     else:
         files = [(out or Path()) / name for name in names]
     refuse_existing(files, force, ", --out or --seed chooses another")

@@ -27,6 +27,12 @@ Png = Annotated[bool, typer.Option("--png", help="Write a picture, the piano rol
 Html = Annotated[bool, typer.Option("--html", help="Write a page that shows and plays it in any browser.")]
 Open = Annotated[bool, typer.Option("--open", help="Write the page and open it in the browser.")]
 
+Dry = Annotated[bool, typer.Option("--dry", help="Sound without a room around the piano.")]
+Tail = Annotated[bool, typer.Option("--tail", help="Sound that rings on after the end (default: exactly as long).")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say which piano plays.")]
+
+KINDS = ("wav", "ogg", "mp3", "png", "html")
+"""What is written beside MIDI files."""
 WITHOUT_SOUND = {"png"}
 """The kinds that need no sound."""
 
@@ -36,12 +42,20 @@ def chosen(**flags: bool) -> tuple[str, ...]:
     return tuple(kind for kind, wanted in flags.items() if wanted)
 
 
+def named(out: Path | None) -> str:
+    """The kind of the file that --out names: one of KINDS, or mid; empty for a folder, or for nothing."""
+    kind = "" if out is None or out.is_dir() else out.suffix.lower().removeprefix(".")
+    return "mid" if kind == "midi" else kind if kind in ("mid", *KINDS) else ""
+
+
 def beside(targets: Sequence[Path], kinds: Sequence[str]) -> list[Path]:
     """The files of some kinds beside MIDI files: the same names with other suffixes."""
     return [target.with_suffix(f".{kind}") for target in targets for kind in kinds]
 
 
-def check(files: Sequence[Path], kinds: Sequence[str], soundfont: Path | None, force: bool) -> None:
+def check(
+    files: Sequence[Path], kinds: Sequence[str], soundfont: Path | None, force: bool, verbose: bool = False
+) -> None:
     """Refuse what cannot be written, before any work is done.
 
     Raises:
@@ -49,19 +63,22 @@ def check(files: Sequence[Path], kinds: Sequence[str], soundfont: Path | None, f
     """
     refuse_existing(files, force, ", --out chooses another folder")
     if set(kinds) - WITHOUT_SOUND:
-        check_sound(soundfont)
+        check_sound(soundfont, verbose)
 
 
-def check_sound(soundfont: Path | None) -> None:
-    """Find what will make the sound, and warn where it will be poor.
+def check_sound(soundfont: Path | None, verbose: bool = False) -> None:
+    """Find what will make the sound, and warn where it will be poor; with ``verbose`` say what it is.
 
     Raises:
         EmogenError: a SoundFont was named and cannot be played.
     """
     from emogen.sound.render import engine_for
 
-    if warning := engine_for(soundfont).warning:
-        console.print(escape(f"warning: {warning}"), soft_wrap=True)
+    engine = engine_for(soundfont)
+    played = f"the piano is {engine.name}{f' ({engine.font})' if engine.font else ''}" if verbose else ""
+    for kind, text in (("warning: ", engine.warning), ("", played), ("note: ", engine.advice)):
+        if text:
+            console.print(escape(kind + text), soft_wrap=True)
 
 
 def read(file: Path) -> Piece:
@@ -78,10 +95,11 @@ def read(file: Path) -> Piece:
     return piece
 
 
-def write(midi: Path, target: Path, kinds: Sequence[str], soundfont: Path | None) -> list[Path]:
+def write(midi: Path, target: Path, kinds: Sequence[str], soundfont: Path | None, **how: bool) -> list[Path]:
     """Write what is asked for of a MIDI file, under the name ``target`` with other suffixes.
 
-    Returns what was written. What could not be written is reported, and stops nothing else.
+    ``how`` are ``dry`` and ``tail`` of ``render.audio``. Returns what was written. What could not be written is
+    reported, and stops nothing else.
     """
     from emogen.composing.piece import write
     from emogen.sound import render
@@ -92,7 +110,7 @@ def write(midi: Path, target: Path, kinds: Sequence[str], soundfont: Path | None
         say_error(str(error), error.hint)
         return []
     written = []
-    sound = cache(lambda: render.audio(piece, soundfont))  # once for all kinds
+    sound = cache(lambda: render.audio(piece, soundfont, **how))  # once for all kinds
     for file in beside([target], kinds):
         try:
             write(piece, file, sound, midi.read_bytes())

@@ -96,14 +96,23 @@ class Piece(Notes):
         except UnusableFile as error:
             raise EmogenError(f"{file}: {error}", error.hint) from None
 
-    def save(self, path: str | os.PathLike[str], *, soundfont: str | os.PathLike[str] | None = None) -> None:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        soundfont: str | os.PathLike[str] | None = None,
+        dry: bool = False,
+        tail: bool = False,
+    ) -> None:
         """Write the piece as its suffix says: .mid, .wav, .ogg or .mp3 sound, a .png picture, an .html page that plays.
 
         The file appears whole or not at all. A file of that name is replaced; a folder that is missing is made.
 
         Args:
             path: where to.
-            soundfont: the .sf2 or .sf3 file whose piano is heard; None is the one that comes with emogen's libraries.
+            soundfont: the .sf2 or .sf3 file whose piano is heard; None is the best that is installed.
+            dry: sound without a room around the piano.
+            tail: sound that rings on after the end of the piece; without, it is exactly as long as the piece.
 
         Raises:
             EmogenError: another suffix, a file that cannot be written, a SoundFont that cannot be played, or no notes
@@ -113,7 +122,7 @@ class Piece(Notes):
 
         file, font = Path(path), None if soundfont is None else Path(soundfont)
         try:
-            write(self, file, lambda: render.audio(self, font))
+            write(self, file, lambda: render.audio(self, font, dry=dry, tail=tail))
         except OSError as error:
             raise EmogenError(f"{file} cannot be written: {error.strerror or error}", "save it elsewhere") from None
 
@@ -196,7 +205,7 @@ def write(piece: Piece, file: Path, sound: Callable[[], Sound] | None = None, or
     Args:
         piece: what to write.
         file: where to; one of SUFFIXES.
-        sound: gives its sound, where that is wanted (default: by the SoundFont that comes with emogen's libraries).
+        sound: gives its sound, where that is wanted (default: by the best SoundFont that is installed).
         original: the MIDI file to offer on a page (default: that of the piece).
 
     Raises:

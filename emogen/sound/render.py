@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import io
-import shutil
-import subprocess
-import wave
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +14,7 @@ import numpy.typing as npt
 from emogen.errors import EmogenError, UnusableFile, UsageError
 from emogen.music.midi import midi_bytes
 from emogen.music.notes import Piece
-from emogen.sound import picture
+from emogen.sound import pianos, picture, room
 from emogen.sound.soundfont import SAMPLE_RATE, SoundFont
 from emogen.system import files
 
@@ -35,17 +31,25 @@ PEAK = 10 ** (-1 / 20)
 """1 dB below full scale, so that no player's resampling clips."""
 KNEE = 0.7
 """From this level on peaks are rounded off, and none exceeds PEAK."""
-REFERENCE = Piece.of([0] * 8, [36, 43, 48, 55, 60, 64, 67, 72], [112] * 8, [1500] * 8)
+REFERENCE = Piece.of([0] * 4, [43, 55, 64, 72], [112] * 4, [1500] * 4)
 """A loud chord of both hands, by which the level of an engine is set."""
-LOUDEST = 2.0
-"""The peak of the loudest pieces relative to that of REFERENCE: 2.02, 2.02 and 1.93 for happy, excited and angry ones,
-0.62 for sad ones (ten of each, 30 s)."""
+LOUDEST = 1.85
+"""The peak of the loudest pieces relative to that of REFERENCE, without a room: 1.8 by TimGM6mb, 1.5 by MuseScore's
+piano (six happy, excited and angry ones each, 30 s)."""
 
 QUIET = 1e-4
 """Relative to the peak; a softer end counts as silence."""
+FADE_S = (0.01, 0.3)
+"""Limits of the fade at the end of a sound: half of the time since its last note was struck."""
 
 SMALL = {"bitrate_mode": "AVERAGE", "compression_level": 0.85}
 """libsndfile's settings for 83 kbit/s with any music, so that the page of a dense minute takes 0.88 MB."""
+
+BETTER = (
+    "for a better one install a SoundFont (Debian, Ubuntu: apt install musescore-general-soundfont-small) "
+    f"or put a .sf2 or .sf3 file into {pianos.own_folder()}"
+)
+"""What to do where only the last resort plays."""
 
 PROBE = Piece.of([0, 500], [69, 69], [40, 110], [200, 200])
 """A soft and a loud note: an engine that does not play the second louder is not trusted."""
@@ -68,18 +72,29 @@ class Engine(NamedTuple):
     gain: float
     """By which its samples are multiplied: the same for all pieces, because loudness is part of emotion."""
     name: str
-    """Such as "TimGM6mb", "fluidsynth TimGM6mb" or "sine"."""
+    """Such as "TimGM6mb" or "sine"."""
+    font: Path | None = None
+    """The SoundFont that it plays."""
     warning: str = ""
     """What the user should know about its sound; usually empty."""
+    advice: str = ""
+    """How to get a better one; usually empty."""
 
 
-def audio(piece: Piece, soundfont: Path | None = None) -> Sound:
-    """The sound of a piece; it lasts until the last tone has died away.
+def audio(piece: Piece, soundfont: Path | None = None, *, dry: bool = False, tail: bool = False) -> Sound:
+    """The sound of a piece, exactly as long as the piece: it fades within its last moments.
 
     A loud piece is louder than a soft one: the loudest of our pieces come to PEAK, and what is louder is rounded off.
 
-    The first engine that can play is used: our player of the SoundFont; FluidSynth, if it is installed; plain sines.
-    The SoundFont is the one bundled with pretty_midi, unless another is named. Memory: see LONGEST_S.
+    The first engine that can play is used: our player of the SoundFont, or plain sines.
+    The SoundFont is the best that is installed, see ``pianos``; the one bundled with pretty_midi is the last. Memory:
+    see LONGEST_S.
+
+    Args:
+        piece: what to play.
+        soundfont: the SoundFont to play instead.
+        dry: leave out the room, see ``room``.
+        tail: let the last tone die away, after the end of the piece.
 
     Raises:
         EmogenError: the piece has no notes or lasts longer than LONGEST_S, or a ``soundfont`` cannot be played.
@@ -91,16 +106,41 @@ def audio(piece: Piece, soundfont: Path | None = None) -> Sound:
             f"a piece of {piece.end_ms / 1000:,.0f} s is too long for sound, which takes at most {LONGEST_S:,.0f} s",
             "cut the piece into parts",
         )
-    engine = engine_for(soundfont)
-    samples, least = engine.play(piece), piece.end_ms * SAMPLE_RATE // 1000
-    by_second = np.array([np.abs(one).max() for one in _seconds(samples)])
-    if peak := float(by_second.max()):
-        last = int(np.flatnonzero(by_second > QUIET * peak)[-1]) * SAMPLE_RATE
-        heard = np.abs(samples[last : last + SAMPLE_RATE]).max(axis=1) > QUIET * peak
-        samples = samples[: max(last + int(np.flatnonzero(heard)[-1]) + 1, least)]
-        for one in _seconds(samples):
-            limit(one, engine.gain)
+    engine, length = engine_for(soundfont), round(piece.end_ms * SAMPLE_RATE / 1000)
+    samples = engine.play(piece)
+    ringing = len(samples) + (0 if dry else len(room.response()))
+    samples = _lasting(samples, max(length, ringing) if tail else length)
+    if not dry:
+        samples = room.in_room(samples)
+    if tail:
+        samples = samples[: max(length, _heard(samples))]
+    else:
+        _fade(samples, (piece.end_ms - int(piece.onset_ms.max())) / 2000)
+    for one in _seconds(samples):
+        limit(one, engine.gain)
     return Sound(samples, SAMPLE_RATE, engine.name)
+
+
+def _heard(samples: Floats) -> int:
+    """The number of samples until nothing is heard any more, see QUIET."""
+    by_second = np.array([np.abs(one).max() for one in _seconds(samples)])
+    least = QUIET * float(by_second.max())
+    last = int(np.flatnonzero(by_second >= least)[-1]) * SAMPLE_RATE
+    heard = np.abs(samples[last : last + SAMPLE_RATE]).max(axis=1) >= least
+    return last + int(np.flatnonzero(heard)[-1]) + 1
+
+
+def _lasting(samples: Floats, length: int) -> Floats:
+    """The first samples (length, channels); silence follows where there are fewer."""
+    if length <= len(samples):
+        return samples[:length]
+    return np.pad(samples, ((0, length - len(samples)), (0, 0)))
+
+
+def _fade(samples: Floats, seconds: float) -> None:
+    """Let the end of some samples fade to nothing, in place, within some seconds and the limits FADE_S."""
+    length = min(round(float(np.clip(seconds, *FADE_S)) * SAMPLE_RATE), len(samples))
+    samples[len(samples) - length :] *= np.cos(np.linspace(0, np.pi / 2, length, dtype=np.float32))[:, None] ** 2
 
 
 def _seconds(samples: Floats) -> Iterator[Floats]:
@@ -131,20 +171,30 @@ def bundled_soundfont() -> Path | None:
 
 @cache
 def engine_for(soundfont: Path | None) -> Engine:
-    """The first engine that plays a SoundFont (None: the bundled one); without one, sines and a warning.
+    """The first engine that plays a SoundFont (None: the best that is installed); without one, sines and a warning.
 
     Raises:
         EmogenError: a SoundFont was named, and nothing plays it.
     """
-    engine, reason = _player(soundfont or bundled_soundfont())
-    if engine:
-        return engine
     if soundfont:
+        engine, reason = _player(soundfont)
+        if engine:
+            return engine
         raise EmogenError(
             f"the SoundFont {soundfont} cannot be played: {reason}",
-            "name another .sf2 or .sf3 file, or leave out --soundfont (paths.soundfont) for the bundled one",
+            "name another .sf2 or .sf3 file, or leave out --soundfont (paths.soundfont) for the best installed one",
         )
-    return Engine(_sines, _gain(_sines), "sine", f"the piano is made of plain sines: {reason}")
+    refused: list[str] = []
+    for font in pianos.installed():
+        engine, reason = _player(font)
+        if engine:
+            return engine._replace(warning="; ".join(refused))
+        refused.append(f"{font} cannot be played: {reason}")
+    engine, reason = _player(bundled_soundfont())
+    if engine:
+        return engine._replace(warning="; ".join(refused), advice=f"the piano is {engine.name}, a plain one; {BETTER}")
+    warning = "; ".join([*refused, f"the piano is made of plain sines: {reason}"])
+    return Engine(_sines, _gain(_sines), "sine", None, warning)
 
 
 def _player(font: Path | None) -> tuple[Engine | None, str]:
@@ -152,21 +202,12 @@ def _player(font: Path | None) -> tuple[Engine | None, str]:
     if font is None:
         return None, "pretty_midi carries no SoundFont"
     try:
-        ours = SoundFont(font).play
-        if _is_music(ours):
-            return Engine(ours, _gain(ours), font.stem), ""
-        reason = "a note of it makes no sound"
+        play = SoundFont(font).play
+        if _is_music(play):
+            return Engine(play, _gain(play), font.stem, font), ""
     except UnusableFile as error:
-        reason = str(error)
-    program = shutil.which("fluidsynth")
-    if program and font.is_file():
-
-        def fluidsynth(piece: Piece) -> Floats:
-            return _fluidsynth(program, font, piece)
-
-        if _is_music(fluidsynth):
-            return Engine(fluidsynth, _gain(fluidsynth), f"fluidsynth {font.stem}"), ""
-    return None, reason
+        return None, str(error)
+    return None, "a note of it makes no sound"
 
 
 def _is_music(play: Play) -> bool:
@@ -177,49 +218,6 @@ def _is_music(play: Play) -> bool:
         return False
     soft, loud = (np.abs(samples[at : at + SAMPLE_RATE // 2]).max(initial=0) for at in (0, SAMPLE_RATE // 2))
     return bool(0 < soft < loud < np.inf)
-
-
-def _fluidsynth(program: str, font: Path, piece: Piece) -> Floats:
-    """The sound (N, 2) of a piece, by FluidSynth."""
-    with TemporaryDirectory() as folder:
-        midi, sound = Path(folder, "piece.mid"), Path(folder, "piece.wav")
-        midi.write_bytes(midi_bytes(piece))
-        options = [
-            "-ni",
-            "-q",
-            "-R",
-            "0",
-            "-C",
-            "0",
-            "-g",
-            "0.5",
-            "-r",
-            str(SAMPLE_RATE),
-            "-O",
-            "s16",
-            "-T",
-            "wav",
-            "-F",
-            str(sound),
-        ]
-        command = [program, *options, str(font.resolve()), str(midi)]
-        patience_s = 60 + piece.end_ms / 1000  # it plays many times faster, if the SoundFont is one
-        try:
-            done = subprocess.run(  # noqa: S603 (the user's own program, and no shell)
-                command, capture_output=True, stdin=subprocess.DEVNULL, timeout=patience_s
-            )
-        except subprocess.TimeoutExpired:
-            raise EmogenError(f"fluidsynth did not finish within {patience_s:.0f} s") from None
-        if done.returncode or not sound.is_file():
-            raise EmogenError(f"fluidsynth failed: {done.stderr.decode(errors='replace').strip()[-200:]}")
-        try:
-            with wave.open(str(sound)) as opened:
-                samples = np.frombuffer(opened.readframes(opened.getnframes()), "<i2")
-        except (wave.Error, EOFError) as error:
-            raise EmogenError(f"fluidsynth wrote no sound: {error}") from None
-    both = samples.reshape(-1, 2).astype(np.float32)
-    both /= 32_768
-    return both
 
 
 def _sines(piece: Piece) -> Floats:
