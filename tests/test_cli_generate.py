@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pretty_midi
 import pytest
 import soundfile
@@ -21,15 +22,16 @@ from safetensors.torch import load_file, save_file
 import emogen
 from emogen import __version__
 from emogen.cli.console import console
-from emogen.composing import parallel, voice
+from emogen.composing import parallel, provenance, voice
 from emogen.composing.drafts import Drawn
 from emogen.composing.wish import Wish
 from emogen.emotion import EMOTIONS
 from emogen.model import checkpoint
-from emogen.music.measures import TONICS
+from emogen.music.measures import TONICS, measure
 from emogen.music.midi import midi_bytes, read_piece, read_text
 from emogen.music.notes import Piece
 from emogen.music.tokens import encode
+from emogen.settings import SampleSettings
 from emogen.training import shelf
 from tests import tiny
 from tests.conftest import Run
@@ -143,8 +145,9 @@ def test_json_is_all_that_goes_to_standard_output(runs: Path, run: Run) -> None:
         "notes": len(piece),
         "notes_per_s": round(len(piece) / 5, 2),
         "key": row["key"],
+        "unmet": ["4 notes per second asked for, 5.4 obtained", f"minor asked for, {row['key']} heard"],
     }
-    assert row["key"].endswith((" major", " minor"))
+    assert row["key"].endswith(" major")
     assert err.splitlines() == ["composing with tiny/best_epoch_000_loss_17.4740, seed 1"]
 
 
@@ -197,6 +200,23 @@ def test_passages_name_the_file_and_words_are_read_aloud(runs: Path, run: Run, m
     assert err.startswith("nostalgic is read as 47% sad + 53% calm\n")
     code, _, err = run("generate", "--valence", ".3", "--arousal", "-.5", "--seed", "2")
     assert err.startswith("this place on the plane is read as 14% sad + 86% calm\n")
+
+
+def test_what_was_asked_for_and_not_obtained_is_said() -> None:
+    keys = np.array([0, 2, 4, 5, 7, 9, 11, 12, 0, 4, 7, 12, 0, 4, 7, 0, 4, 7, 0, 0]) + 55
+    piece = Piece.of(np.arange(0, 10_000, 500), keys + 5, np.full(20, 64), np.full(20, 400))
+    measured = measure(piece)
+    assert round(measured.pitch) == 65
+    wish = Wish.of("sad", 10, density=25, loudness=65, register=75, mode="minor", tempo=100)
+    told = provenance.unmet(provenance.made_by(wish, "voice", SampleSettings()), measured, 96.0)
+    assert told == [
+        "25 notes per second asked for, 2.0 obtained",
+        "register 75 asked for, 65 obtained",
+        "minor asked for, C major heard",
+        "tempo 100 asked for, 96.0 taken so that whole bars fill the seconds",
+    ]
+    wish = Wish.of("sad", 10, density=2, loudness=65, register=66, mode="major", tempo=97)
+    assert provenance.unmet(provenance.made_by(wish, "voice", SampleSettings()), measured, 96.0) == []
 
 
 def test_a_seed_that_is_not_given_is_a_new_one_and_told(runs: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -256,7 +256,8 @@ def _write(file: Path, piece: Piece) -> dict[str, Any]:
     wanted = {name: value for name, value in made_by.items() if name in WANTED}
     facts = {"length_s": found.length_s, "notes": found.notes, "notes_per_s": round(found.notes_per_s, 2)}
     tempo = {"tempo_bpm": round(piece.bars.tempo_bpm, 2)} if piece.bars else {}
-    return {"file": str(file), **wanted, **facts, "key": found.key, **tempo}
+    unmet = provenance.unmet(made_by, found, piece.bars.tempo_bpm if piece.bars else None) if made_by else []
+    return {"file": str(file), **wanted, **facts, "key": found.key, **tempo, **({"unmet": unmet} if unmet else {})}
 
 
 def _coloured(row: dict[str, Any]) -> str:
@@ -274,3 +275,6 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         numbers = (f"{row['length_s']:.1f} s", str(row["notes"]), f"{row['notes_per_s']:.1f}")
         written.add_row(escape(row["file"]), emotion, *numbers, row["key"])
     console.print(written)
+    for row in rows:
+        for one in row.get("unmet", ()):
+            console.print(escape(f"{Path(row['file']).name}: {one}"), soft_wrap=True)

@@ -6,6 +6,7 @@ A file may contain anything that looks like a manifest, so its parts are not tru
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,35 @@ def made_by(wish: Wish, label: str, sample: SampleSettings, prime: str = "") -> 
         **how,
         **({"prime": prime} if prime else {}),
     }
+
+
+NEAR_ENOUGH = {"density": 1.15, "velocity": 6.0, "pitch": 4.0, "tempo": 1.03}
+"""How far what was obtained may be from what was asked for before it is said: ratios, MIDI velocities, semitones."""
+
+
+def unmet(made: Mapping[str, Any], measured: Measures, tempo_bpm: float | None) -> list[str]:
+    """What was asked for and not obtained, in plain words: density, loudness, register, tempo and mode.
+
+    Args:
+        made: a manifest, as ``made_by`` gives it.
+        tempo_bpm: of the bars that the piece was composed on; None without.
+    """
+    plan, told = made["plan"], []
+    if "density" in plan and _apart(math.exp(plan["density"]), measured.notes_per_s) > NEAR_ENOUGH["density"]:
+        told.append(f"{math.exp(plan['density']):.3g} notes per second asked for, {measured.notes_per_s:.1f} obtained")
+    for entry, words, got in (("velocity", "loudness", measured.velocity), ("pitch", "register", measured.pitch)):
+        if entry in plan and abs(plan[entry] - got) > NEAR_ENOUGH[entry]:
+            told.append(f"{words} {plan[entry]:.3g} asked for, {got:.0f} obtained")
+    if "mode" in plan and (plan["mode"] < 0) != measured.key.endswith("minor"):
+        told.append(f"{'minor' if plan['mode'] < 0 else 'major'} asked for, {measured.key} heard")
+    if tempo_bpm and "tempo" in made and _apart(made["tempo"], tempo_bpm) > NEAR_ENOUGH["tempo"]:
+        told.append(f"tempo {made['tempo']:.3g} asked for, {tempo_bpm:.1f} taken so that whole bars fill the seconds")
+    return told
+
+
+def _apart(asked: float, got: float) -> float:
+    """The ratio of two positive numbers, 1 or more; infinity where nothing was obtained."""
+    return max(asked / got, got / asked) if got > 0 else math.inf
 
 
 def manifest(text: str) -> dict[str, Any] | None:
