@@ -654,7 +654,9 @@ def test_a_prime_that_leaves_no_room_is_refused(runs: Path, run: Run) -> None:
     Path("prime.mid").write_bytes(midi_bytes(Piece.of([0, 4000], [60, 62], [64, 64], [500, 500])))
     code, _, err = run(*FIVE_S, "--prime", "prime.mid")
     assert code == 2
-    assert err == "error: the prime (prime.mid) lasts 4.5 s of the 5 s asked for\nhint: ask for more seconds\n"
+    assert err.startswith(
+        "error: the prime (prime.mid) lasts 4.5 s of the 5 s asked for\nhint: ask for more seconds, or "
+    )
     assert run(*FIVE_S, "--seconds", "6", "--prime", "prime.mid")[0] == 0
 
 

@@ -27,6 +27,8 @@ COMMANDS = {
     "prepare": "Read a corpus of labelled MIDI files and make it ready for training.",
     "train": "Train a model on the prepared corpus, or resume a training that stopped.",
     "generate": "Compose pieces for an emotion and an exact length.",
+    "vary": "Compose a piece again on its own bars and chords: all of it, a section, or some seconds.",
+    "extend": "Let a piece go on in its manner, to a length.",
     "evaluate": "Measure a checkpoint, or any system's pieces: obedience, musicality, memory, coherence.",
     "judge": "Judge the emotion and the coherence of MIDI files.",
     "play": "Open a page that plays MIDI files, without writing beside them.",

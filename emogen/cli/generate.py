@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,9 +13,9 @@ import typer
 from rich.markup import escape
 
 from emogen import moods
-from emogen.cli import outputs, terminal_roll
-from emogen.cli.console import Step, bar, console, echo, table
-from emogen.cli.options import M_SS, AsJson, Force, refuse_existing, seconds_of, settings_options
+from emogen.cli import outputs, takes
+from emogen.cli.console import Step, bar, console
+from emogen.cli.options import M_SS, AsJson, Force, seconds_of, settings_options
 from emogen.composing import provenance
 from emogen.emotion import EMOTIONS, mixture_at, parse_mixture
 from emogen.errors import UsageError, check_range
@@ -28,21 +26,15 @@ if TYPE_CHECKING:
     from emogen.composing.voice import Voice
     from emogen.composing.wish import Wish
     from emogen.music.chart import Chart
+    from emogen.music.notes import Piece as Notes
 
 MOST_PIECES = 10_000
-NAMED = 6
-"""Most files that the last line names."""
 EMOTION_HELP = (
     f"{', '.join(EMOTIONS)}; a word for a mood; q1..q4; a mixture (happy:0.7,calm:0.3); passages "
     "(sad 0:00, calm 0:30); an even path (tense > calm); or all, one of each."
 )
 MOST_OF_NAME = 120
 """Characters of a file's name that tell the emotions: names have 255 bytes at most."""
-WANTED = (
-    "emotion", "passages", "change", "seconds", "seed", "plan", "tonic", "tempo", "meter", "chords", "form", "returns",
-    "chart", "markers",
-)  # fmt: skip
-"""What ``--json`` tells of a piece's ``made_by``."""
 
 
 @settings_options("sample", "paths.runs", "paths.soundfont")
@@ -87,7 +79,12 @@ def generate(
             help="A time with a bar line and a sound, such as 0:42.5; any number.", parser=seconds_of, metavar=M_SS
         ),
     ] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="The end of each piece leads into its beginning.")] = False,
     prime: Annotated[Path | None, typer.Option(help="A MIDI file whose music the piece continues.")] = None,
+    prime_from: Annotated[
+        float | None, typer.Option(help="Where the part to continue begins.", parser=seconds_of, metavar=M_SS)
+    ] = None,
+    prime_to: Annotated[float | None, typer.Option(help="Where it ends.", parser=seconds_of, metavar=M_SS)] = None,
     mode: Annotated[Literal["major", "minor"] | None, typer.Option(help="Major or minor.")] = None,
     key: Annotated[str | None, typer.Option(help='The key, such as "A minor", Am, Eb, "F# major".')] = None,
     density: Annotated[float | None, typer.Option(help="Notes per second, 0.5 to 30.")] = None,
@@ -131,23 +128,30 @@ def generate(
         seed = secrets.randbelow(2**31)
     check_range("--seed", seed, 0, 2**32 - count)
     wanted: Any = {"key": key, "mode": mode, "density": density, "loudness": loudness, "register": register}
-    wanted |= {"cut": cut, "markers": marker or ()}
+    wanted |= {"cut": cut, "markers": marker or (), "loop": loop}
     wanted |= {"tempo": tempo, "meter": meter, "chords": chords, "form": form, "returns": returns}
+    if prime is None and not (prime_from is prime_to is None):
+        raise UsageError(
+            "--prime-from and --prime-to are of a --prime", "emogen generate --prime FILE.mid --prime-to 0:10"
+        )
     if chart_from is not None:
         wanted["chart"] = _chart(chart_from, seconds)
     wishes = [Wish.of(name, seconds, seed=seed + number, **wanted) for name in names for number in range(count)]
-    files = _files(out, [_name(wish) for wish in wishes], force)
     kinds = outputs.chosen(wav=wav, ogg=ogg, mp3=mp3, png=png, html=html or open_it)
     kinds += tuple({outputs.named(out)} - {"", "mid", *kinds})
-    index = [files[0].with_name("index.html")] if "html" in kinds and len(files) > 1 else []
-    outputs.check([*files, *outputs.beside(files, kinds), *index], kinds, settings.paths.soundfont, force, verbose)
+    names_of_files = [_name(wish) for wish in wishes]
+    files = takes.files(out, names_of_files, kinds, settings.paths.soundfont, force, verbose)
 
     from emogen.composing.piece import Piece
+    from emogen.composing.varying import part
     from emogen.composing.voice import Voice  # imports numpy: whatever needs neither it nor a checkpoint is checked
     from emogen.training.shelf import unasked
 
     voice = Voice.open(checkpoint, settings.paths.runs)
-    pieces = compose(voice, wishes, settings.sample, prime)
+    opening = (
+        prime if prime is None or prime_from is prime_to is None else part(Piece.read(prime), prime_from, prime_to)
+    )
+    pieces = compose(voice, wishes, settings.sample, opening)
     why = f" {unasked(settings.paths.runs)[1]}".rstrip() if not checkpoint else ""
     for word, mixture in _readings(emotion, wishes[0]):
         console.print(escape(f"{word} is read as {provenance.called(mixture)}"), soft_wrap=True)
@@ -156,32 +160,7 @@ def generate(
         console.print(
             f"this computer has {cores} cores, fewer than --threads {settings.sample.threads}: it uses {cores}"
         )
-    rows = [_write(file, piece) for file, piece in zip(files, pieces, strict=True)]
-    if not as_json:
-        if len(files) == 1 and console.is_terminal and rows[0]["notes"]:
-            console.print(terminal_roll.roll(Piece.read(files[0]), console, beside_lines=4))
-        _print_table(rows)
-    for row, file in zip(rows, files, strict=True) if kinds else ():  # all MIDI files are written by now
-        row["rendered"] = list(map(str, outputs.write(file, file, kinds, settings.paths.soundfont, dry=dry, tail=tail)))
-    whole = all(len(row["rendered"]) == len(kinds) for row in rows if kinds)
-    if index:
-        whole &= outputs.write_index(index[0], rows)
-    page = index[0] if index else files[0].with_suffix(".html")
-    if open_it and page.exists():
-        outputs.open_page(page)
-    if as_json:
-        echo(json.dumps(rows, indent=2))
-    elif whole:
-        console.print(escape(f"next: {_next(files, page if kinds and 'html' in kinds else None)}"), soft_wrap=True)
-    if not whole:
-        raise typer.Exit(1)
-
-
-def _next(files: list[Path], page: Path | None) -> str:
-    """What to do with what was made: hear it, or choose."""
-    if page:
-        return f"open {page} in a browser"
-    return f"emogen play {shlex.join(map(str, files[:NAMED]))}"
+    takes.deliver(files, pieces, kinds, settings.paths.soundfont, as_json, open_it, dry=dry, tail=tail)
 
 
 def _feelings(emotion: str, valence: float | None, arousal: float | None) -> Sequence[str | dict[str, float]]:
@@ -221,19 +200,9 @@ def _name(wish: Wish) -> str:
     return f"{'_to_'.join(feelings)[:MOST_OF_NAME]}_{wish.seconds:g}s_seed{wish.seed}.mid"
 
 
-def _files(out: Path | None, names: list[str], force: bool) -> list[Path]:
-    """The files of the pieces; checked before composing: existing ones need ``force``, and all must be writable."""
-    if out is not None and (named := outputs.named(out)):
-        if len(names) > 1:
-            raise UsageError(f"--out {out} is one file, and there are {len(names)} pieces", "give --out a folder")
-        files = [out if named == "mid" else out.with_suffix(".mid")]
-    else:
-        files = [(out or Path()) / name for name in names]
-    refuse_existing(files, force, ", --out or --seed chooses another")
-    return files
-
-
-def compose(voice: Voice, wishes: list[Wish], sample: SampleSettings, prime: Path | None = None) -> Iterator[Piece]:
+def compose(
+    voice: Voice, wishes: list[Wish], sample: SampleSettings, prime: Notes | Path | None = None
+) -> Iterator[Piece]:
     """The pieces, in batches, with a progress bar on a terminal."""
     in_all_s = sum(wish.seconds for wish in wishes)
     step: Step
@@ -245,36 +214,3 @@ def compose(voice: Voice, wishes: list[Wish], sample: SampleSettings, prime: Pat
             yield from pieces
 
     return beside_a_bar()
-
-
-def _write(file: Path, piece: Piece) -> dict[str, Any]:
-    """Write one piece with its provenance; returns its facts for the table and ``--json``."""
-    from emogen.composing.piece import write
-
-    write(piece, file)
-    made_by, found = piece.made_by or {}, piece.measures()
-    wanted = {name: value for name, value in made_by.items() if name in WANTED}
-    facts = {"length_s": found.length_s, "notes": found.notes, "notes_per_s": round(found.notes_per_s, 2)}
-    tempo = {"tempo_bpm": round(piece.bars.tempo_bpm, 2)} if piece.bars else {}
-    unmet = provenance.unmet(made_by, found, piece.bars.tempo_bpm if piece.bars else None) if made_by else []
-    return {"file": str(file), **wanted, **facts, "key": found.key, **tempo, **({"unmet": unmet} if unmet else {})}
-
-
-def _coloured(row: dict[str, Any]) -> str:
-    """The feeling of a piece in the colour of its strongest emotion."""
-    from emogen.sound.picture import EMOTION_COLOURS
-
-    colour = EMOTION_COLOURS[max(row["emotion"], key=row["emotion"].__getitem__)]
-    return f"[rgb({','.join(map(str, colour))})]{escape(provenance.feeling(row))}[/]"
-
-
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    written = table("file", "emotion", ">length", ">notes", ">notes/s", "key")
-    for row in rows:
-        emotion = _coloured(row)
-        numbers = (f"{row['length_s']:.1f} s", str(row["notes"]), f"{row['notes_per_s']:.1f}")
-        written.add_row(escape(row["file"]), emotion, *numbers, row["key"])
-    console.print(written)
-    for row in rows:
-        for one in row.get("unmet", ()):
-            console.print(escape(f"{Path(row['file']).name}: {one}"), soft_wrap=True)

@@ -101,8 +101,7 @@ def write(midi: Path, target: Path, kinds: Sequence[str], soundfont: Path | None
     ``how`` are ``dry`` and ``tail`` of ``render.audio``. Returns what was written. What could not be written is
     reported, and stops nothing else.
     """
-    from emogen.composing.piece import write
-    from emogen.sound import render
+    from emogen.composing.piece import sound_of, write
 
     try:
         piece = read(midi)
@@ -110,7 +109,7 @@ def write(midi: Path, target: Path, kinds: Sequence[str], soundfont: Path | None
         say_error(str(error), error.hint)
         return []
     written = []
-    sound = cache(lambda: render.audio(piece, soundfont, **how))  # once for all kinds
+    sound = cache(lambda: sound_of(piece, soundfont, **how))  # once for all kinds
     for file in beside([target], kinds):
         try:
             write(piece, file, sound, midi.read_bytes())

@@ -14,7 +14,7 @@ from emogen.composing.originality import Originality
 from emogen.composing.steering import Steering
 from emogen.composing.wish import Wish
 from emogen.music.chart import Chart
-from emogen.music.notes import Ints, Piece
+from emogen.music.notes import HIGHEST_KEY, LOWEST_KEY, Ints, Piece
 from emogen.music.plan import PlanTable
 from emogen.music.tokens import COLUMN, DURATION_MS, NO_NOTE, SIZES, chords, decode, encode, nearest
 
@@ -22,6 +22,10 @@ ROOM = 512
 """Notes for which there is room at first; the room doubles when it is full."""
 LAST_STRIKE_MS = 250
 """A shift that lands within this time before the end of a piece ends it: a note struck there would hardly sound."""
+BEFORE_MS = 60
+"""The same before music that is there already."""
+AHEAD_MS = 20_000
+"""How much longer the network takes a loop to last, so that it does not come to rest."""
 RING_MS = 250
 """Notes released within this time before the last release are the last sound, which rings to the exact end."""
 
@@ -37,7 +41,8 @@ class Drafts:
     """B pieces being drawn. After n steps each has n notes; rows leave when their piece is done."""
 
     BY_ROW = (
-        "row", "end_ms", "notes", "remaining_s", "onset_ms", "release_ms", "held", "struck", "pitch",
+        "row", "end_ms", "counted_ms", "last_strike_ms", "notes", "remaining_s", "onset_ms", "release_ms", "held",
+        "struck", "given_ms", "pitch",
     )  # fmt: skip
     """The arrays with a row per draft."""
 
@@ -62,7 +67,11 @@ class Drafts:
         self.steering = Steering(wishes, plans, charted)
         self.row = np.arange(rows)
         """Which wish (B,) each draft is for."""
-        self.end_ms = np.array([round(wish.seconds * 1000) for wish in wishes])
+        self.end_ms = np.array([round((wish.window_s or (0, wish.seconds))[1] * 1000) for wish in wishes])
+        """When each draft (B,) ends."""
+        self.counted_ms = np.array([round(wish.seconds * 1000) + AHEAD_MS * wish.loop for wish in wishes])
+        """When (B,) the network takes the music to end: a window lies within it, and a loop goes on."""
+        self.last_strike_ms = np.array([LAST_STRIKE_MS if wish.window_s is None else BEFORE_MS for wish in wishes])
         self.rngs = [np.random.default_rng(wish.seed) for wish in wishes]
         self.notes = np.zeros((rows, ROOM, 4), dtype=np.uint8)
         """(B, room, 4), of which the first ``length`` are drawn; note 0 is the silence before the piece."""
@@ -90,8 +99,13 @@ class Drafts:
                 ROOM,
             )
         self.add(np.full((rows, 4), NO_NOTE), np.zeros(rows, dtype=np.int64))
+        self.given_ms = np.zeros((rows, SIZES[COLUMN.pitch]), dtype=np.int64)
+        """When the opening releases each key (B, 88)."""
         if opening is not None:
             self._begin_with(opening)
+        windows_ms = [round(wish.window_s[0] * 1000) for wish in wishes if wish.window_s]
+        if windows_ms:  # all begin together, because the opening does
+            self.onset_ms = np.maximum(self.onset_ms, windows_ms)
         self.drawn_from, self.drawn_from_ms = self.length, int(self.onset_ms.max(initial=0))
         """The first note that is drawn rather than given, and the onset from which its shift counts."""
 
@@ -100,6 +114,7 @@ class Drafts:
 
     def _begin_with(self, opening: Piece) -> None:
         """Every draft begins with the same notes. The clock follows their exact onsets, not the grid of tokens."""
+        np.maximum.at(self.given_ms.T, opening.pitch - LOWEST_KEY, (opening.onset_ms + opening.duration_ms)[:, None])
         notes, number = encode(opening), chords(opening.onset_ms)
         chord_ms = opening.onset_ms[np.flatnonzero(np.diff(number, prepend=-1))]
         begins_chord = notes[:, COLUMN.shift] > 0
@@ -117,7 +132,7 @@ class Drafts:
         self.onset_ms = self.onset_ms + shift_ms
         self.pitch = note[:, COLUMN.pitch]
         self.notes[:, self.length] = note
-        self.remaining_s[:, self.length] = (self.end_ms - self.onset_ms) / 1000
+        self.remaining_s[:, self.length] = (self.counted_ms - self.onset_ms) / 1000
         self.held[:, self.length] = note[:, COLUMN.duration]
         if self.length:
             key = np.arange(len(self)), self.pitch
@@ -147,7 +162,7 @@ class Drafts:
 
     def ends(self, shift_ms: Ints) -> npt.NDArray[np.bool_]:
         """Whether each draft would end with shifts (N,) or (B, 1), as (B, N): they land too late for a sound."""
-        return self.onset_ms[:, None] + shift_ms > self.end_ms[:, None] - LAST_STRIKE_MS
+        return self.onset_ms[:, None] + shift_ms > (self.end_ms - self.last_strike_ms)[:, None]
 
     def piece(self, row: int) -> Drawn:
         """The finished piece: the opening as it was given, then the drawn notes, the last of which ring to the end."""
@@ -158,12 +173,23 @@ class Drafts:
         drawn = decode(self.notes[row, self.drawn_from : self.length], spread_seed=self.wishes[self.row[row]].seed)
         drawn = replace(drawn, onset_ms=drawn.onset_ms + self.drawn_from_ms)
         end_ms = int(self.end_ms[row])
+        if self.wishes[self.row[row]].window_s:
+            return beside(drawn.crop(0, end_ms), self.opening) if self.opening else drawn.crop(0, end_ms)
         if self.opening is None:
             return ring(drawn, end_ms)
+        drawn = beside(drawn, self.opening)
         if not len(drawn):
             return ring(self.opening, end_ms)
         parts = zip(self.opening.columns, ring(drawn, end_ms).columns, strict=True)
         return Piece.of(*map(np.concatenate, parts))
+
+
+def beside(drawn: Piece, given: Piece) -> Piece:
+    """The drawn notes that leave given ones as they are: no key is struck that a given note still holds."""
+    held_ms = np.zeros(HIGHEST_KEY + 1, dtype=np.int64)
+    np.maximum.at(held_ms, given.pitch, given.onset_ms + given.duration_ms)
+    free = drawn.onset_ms >= held_ms[drawn.pitch]
+    return Piece(*(column[free] for column in drawn.columns))
 
 
 def ring(piece: Piece, end_ms: int) -> Piece:

@@ -7,6 +7,7 @@ phrases of four bars; a section that returns has the same chords. Chords are tho
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -167,6 +168,35 @@ def like(chart: Chart, seconds: float) -> Chart:
     letters = (source.letters * -(-bars // source.bars))[:bars]
     section = np.repeat([ord(letter) - ord("A") for letter in letters], per_bar)
     return written(even(seconds, len(chords)), chords, section, np.arange(len(chords)) % per_bar, per_bar)
+
+
+def continued(chart: Chart, seconds: float) -> Chart:
+    """A chart that goes on until some seconds: its bars, from the first whole one, go round at its tempo.
+
+    Whole bars fill the time, for which the tempo of the new ones bends; the last bar has the first one's chords.
+    """
+    end_ms, per_bar = round(seconds * 1000), chart.beats_per_bar
+    count = int(np.searchsorted(chart.beats_ms, end_ms))
+    if count < 2:
+        return chart
+    kept = replace(
+        chart, **{name: getattr(chart, name)[:count] for name in ("beats_ms", "place", "root", "quality", "section")}
+    )
+    left_ms, begun = end_ms - int(kept.beats_ms[-1]), int(kept.place[-1])
+    period_ms = 60_000 / kept.tempo_bpm
+    bars = max(1, round((left_ms / period_ms + begun) / per_bar))
+    new = bars * per_bar - begun
+    if new < 1 or left_ms < period_ms / 2:
+        return kept
+    first = min(kept.first_downbeat, count - 1)
+    span = max(1, (count - first) // per_bar * per_bar)
+    source = first + (np.arange(count - 1, count - 1 + new) - first) % span
+    source[-per_bar:] = first + np.arange(min(per_bar, new)) % span
+    index = np.concatenate([np.arange(count - 1), source, source[-1:]])
+    beats_ms = np.rint(kept.beats_ms[-1] + left_ms * np.arange(1, new + 1) / new).astype(np.int64)
+    place = np.concatenate([kept.place, (begun + np.arange(1, new + 1)) % per_bar]).astype(np.int8)
+    columns = {name: getattr(kept, name)[index] for name in ("root", "quality", "section")}
+    return replace(kept, beats_ms=np.concatenate([kept.beats_ms, beats_ms]), place=place, **columns)
 
 
 def written(beats_ms: Ints, chords: Ints, section: Ints, place: Ints, beats_per_bar: int) -> Chart:

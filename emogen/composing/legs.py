@@ -7,6 +7,7 @@ the tempo of its passage as nearly as they allow.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,8 @@ from emogen.composing.form import (
 )  # fmt: skip
 from emogen.composing.wish import Wish
 from emogen.errors import UsageError
+from emogen.music.chart import Chart
+from emogen.music.lead_sheet import NAMES
 from emogen.music.notes import Ints
 from emogen.music.plan import PlanTable
 
@@ -52,8 +55,22 @@ def form_for(wish: Wish, sources: Mapping[int, Source], plans: PlanTable, rng: n
     materials = _materials(wish, sources, plans)
     if len(wish.path) == 1 and not wish.markers_s:
         tonic, minor, source = materials[0]
-        return compose(wish.seconds, tonic, minor, source, rng, wish.form)
-    return _in_legs(wish, materials, rng)
+        found = compose(wish.seconds, tonic, minor, source, rng, wish.form)
+    else:
+        found = _in_legs(wish, materials, rng)
+    return found._replace(chart=turned(found.chart)) if wish.loop and not wish.chords else found
+
+
+def turned(chart: Chart) -> Chart:
+    """A chart whose last half bar is the dominant seventh of its first chord, which leads to its beginning."""
+    sounding = np.flatnonzero(chart.root >= 0)
+    if not len(sounding):
+        return chart
+    root, quality = chart.root.copy(), chart.quality.copy()
+    last = slice(len(chart) - 1 - chart.beats_per_bar // 2, len(chart))
+    root[last] = (chart.root[sounding[0]] + DOMINANT // len(NAMES)) % 12
+    quality[last] = DOMINANT % len(NAMES)
+    return replace(chart, root=root, quality=quality)
 
 
 def _materials(wish: Wish, sources: Mapping[int, Source], plans: PlanTable) -> dict[int, Material]:

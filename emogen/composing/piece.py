@@ -118,11 +118,10 @@ class Piece(Notes):
             EmogenError: another suffix, a file that cannot be written, a SoundFont that cannot be played, or no notes
                 to hear or see.
         """
-        from emogen.sound import render
 
         file, font = Path(path), None if soundfont is None else Path(soundfont)
         try:
-            write(self, file, lambda: render.audio(self, font, dry=dry, tail=tail))
+            write(self, file, lambda: sound_of(self, font, dry=dry, tail=tail))
         except OSError as error:
             raise EmogenError(f"{file} cannot be written: {error.strerror or error}", "save it elsewhere") from None
 
@@ -194,7 +193,7 @@ class Piece(Notes):
         found = measure(self)
         heading, told = title(self.made_by, found, "Piece"), facts(self.made_by, found)
         try:
-            return page.inline(self, heading, told, render.small_mp3(render.audio(self)))
+            return page.inline(self, heading, told, render.small_mp3(sound_of(self)))
         except EmogenError as error:  # without notes, or too long for sound
             return page.inline(self, heading, told | {"Sound": f"none: {error}"})
 
@@ -215,7 +214,7 @@ def write(piece: Piece, file: Path, sound: Callable[[], Sound] | None = None, or
     """
     from emogen.sound import page, render
 
-    suffix, sound = file.suffix.lower(), sound or (lambda: render.audio(piece))
+    suffix, sound = file.suffix.lower(), sound or (lambda: sound_of(piece))
     found, wanted = measure(piece), emotion_of(piece.made_by)
     heading, seed = title(piece.made_by, found, file.stem), below(piece.made_by)
     emotion = max(wanted, key=wanted.__getitem__) if wanted else ""
@@ -240,6 +239,15 @@ def write(piece: Piece, file: Path, sound: Callable[[], Sound] | None = None, or
         render.write_sound(file, sound())
     else:
         raise UsageError(f"{file} has no suffix that a piece can be saved as", f"it may end with {', '.join(SUFFIXES)}")
+
+
+def sound_of(piece: Piece, soundfont: Path | None = None, *, dry: bool = False, tail: bool = False) -> Sound:
+    """The sound of a piece, see ``render.audio``; what rings after the end of a loop is heard at its beginning."""
+    from emogen.sound import render
+
+    if (piece.made_by or {}).get("loop"):
+        return render.folded(render.audio(piece, soundfont, dry=dry, tail=True), piece.end_ms)
+    return render.audio(piece, soundfont, dry=dry, tail=tail)
 
 
 def _shows_html() -> bool:

@@ -43,6 +43,7 @@ def made_by(wish: Wish, label: str, sample: SampleSettings, prime: str = "") -> 
         "markers": list(wish.markers_s),
         "passages": [[one.at_s, dict(one.emotion)] for one in wish.passages],
         "change": wish.change if wish.passages else None,
+        "loop": wish.loop or None,
     }
     asked = {name: value for name, value in bars.items() if value not in (None, "", [])}
     how = sample.model_dump(exclude={"device", "threads"})  # neither changes what is drawn
@@ -68,6 +69,8 @@ def unmet(made: Mapping[str, Any], measured: Measures, tempo_bpm: float | None) 
         made: a manifest, as ``made_by`` gives it.
         tempo_bpm: of the bars that the piece was composed on; None without.
     """
+    if {"varied", "extended"} & made.keys():  # their plan was measured, not asked for
+        return []
     plan, told = made["plan"], []
     if "density" in plan and _apart(math.exp(plan["density"]), measured.notes_per_s) > NEAR_ENOUGH["density"]:
         told.append(f"{math.exp(plan['density']):.3g} notes per second asked for, {measured.notes_per_s:.1f} obtained")

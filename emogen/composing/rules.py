@@ -17,9 +17,9 @@ from emogen.composing import originality
 from emogen.composing.drafts import Drafts
 from emogen.composing.wish import RETURNS
 from emogen.music import position
-from emogen.music.notes import LOWEST_KEY, Ints
+from emogen.music.notes import LOWEST_KEY, Ints, Piece
 from emogen.music.plan import ENTRIES, HARMONY
-from emogen.music.tokens import COLUMN, DURATION_MS, NO_NOTE, SHIFT_MS, SIZES
+from emogen.music.tokens import CHORD_MS, COLUMN, DURATION_MS, NO_NOTE, SHIFT_MS, SIZES, VELOCITY_STEP, nearest
 
 Nats = npt.NDArray[np.float32]
 Rule = Callable[[Drafts, Ints], Nats]
@@ -41,9 +41,11 @@ BEGIN_MS = 500
 
 
 def begins_soon(drafts: Drafts, note: Ints) -> Nats:
-    """A piece begins with a note, and soon."""
-    begun = (drafts.pitch != NO_NOTE[COLUMN.pitch])[:, None]
-    return only(begun | (SHIFT_MS <= BEGIN_MS) & ~drafts.ends(SHIFT_MS))
+    """A piece begins with a note, and soon; what follows an opening is not of its last chord."""
+    if drafts.length > drafts.drawn_from or drafts.wishes[0].window_s:
+        return NOTHING
+    first = SHIFT_MS <= BEGIN_MS if drafts.opening is None else SHIFT_MS > 0
+    return only(first & ~drafts.ends(SHIFT_MS))
 
 
 PAUSE_MS = 2000
@@ -60,6 +62,8 @@ LAST_STRUCK_MS = 2500
 """Longest time from the last onset to the end; a piece of SHORT_S or longer may hold its last bar. Of pieces without
 this rule 28 % struck nothing in their last 2.5 s; of real clips, which are cut from songs, 14 % (96 pieces of 30 s)."""
 SHORT_S = 30
+LOOP_STRUCK_MS = 1000
+"""The same in a loop, which does not come to rest."""
 
 
 def ends_soon_after_its_last_note(drafts: Drafts, note: Ints) -> Nats:
@@ -68,7 +72,8 @@ def ends_soon_after_its_last_note(drafts: Drafts, note: Ints) -> Nats:
     if drafts.following:
         is_long = np.array([wish.seconds >= SHORT_S for wish in drafts.steering.wishes])
         held_ms = np.where(is_long, np.maximum(held_ms, drafts.following.last_bar_ms), held_ms)
-    soon = drafts.end_ms - drafts.onset_ms <= held_ms
+    is_loop = np.array([wish.loop for wish in drafts.steering.wishes])
+    soon = drafts.end_ms - drafts.onset_ms <= np.where(is_loop, LOOP_STRUCK_MS, held_ms)
     return only(soon[:, None] | ~drafts.ends(SHIFT_MS))
 
 
@@ -120,7 +125,7 @@ def takes_its_time(drafts: Drafts, note: Ints) -> Nats:
     if drafts.length <= MOST_NOTES:
         return NOTHING
     left_ms = np.rint(drafts.remaining_s[:, drafts.length - MOST_NOTES] * 1000)
-    earliest_ms = drafts.end_ms - left_ms + WITHIN_MS
+    earliest_ms = drafts.counted_ms - left_ms + WITHIN_MS
     return only(drafts.onset_ms[:, None] + SHIFT_MS >= earliest_ms[:, None])
 
 
@@ -250,6 +255,75 @@ def _returns(drafts: Drafts) -> Nats:
     return np.array([wish.returns for wish in drafts.steering.wishes], dtype=np.float32)[:, None] / RETURNS
 
 
+LIKE_NATS, LEAST_AMOUNT = np.float32(2.0), 0.02
+"""Nats for what the music has that a draft resembles, at an amount of one half; at 1 none, towards 0 many."""
+
+
+def like_in_rhythm(drafts: Drafts, note: Ints) -> Nats:
+    """Where a draft resembles other music, the next onset falls where the next one of that music does."""
+    return _like(drafts, note, COLUMN.shift)
+
+
+def like_in_pitch(drafts: Drafts, note: Ints) -> Nats:
+    """The same for its keys."""
+    return _like(drafts, note, COLUMN.pitch)
+
+
+def like_in_velocity(drafts: Drafts, note: Ints) -> Nats:
+    """The same for how loud they are."""
+    return _like(drafts, note, COLUMN.velocity)
+
+
+def like_in_duration(drafts: Drafts, note: Ints) -> Nats:
+    """The same for how long they last."""
+    return _like(drafts, note, COLUMN.duration)
+
+
+def _like(drafts: Drafts, note: Ints, family: int) -> Nats:
+    """What draws a family towards the music that drafts resemble."""
+    wishes = drafts.steering.wishes
+    if all(wish.like is None for wish in wishes):
+        return NOTHING
+    pull = np.zeros((len(drafts), SIZES[family]), dtype=np.float32)
+    landing_ms = _landing_ms(drafts, note)
+    for row, wish in enumerate(wishes):
+        if wish.like is not None:
+            ids = resembled(
+                wish.like, family, int(drafts.onset_ms[row]), int(landing_ms[row]), drafts.pitch[row], note[row]
+            )
+            pull[row, ids] = LIKE_NATS * (1 / max(wish.amount, LEAST_AMOUNT) - 1)
+    return pull
+
+
+def resembled(like: Piece, family: int, onset_ms: int, landing_ms: int, last: int, note: Ints) -> Ints:
+    """The ids of a family with which a note would be as in other music.
+
+    Args:
+        onset_ms: of the note before, whose key is ``last``, as an id.
+        landing_ms: of this one.
+        note: its ids (4,) so far.
+    """
+    at = slice(*np.searchsorted(like.onset_ms, (landing_ms - CHORD_MS, landing_ms + CHORD_MS + 1)).tolist())
+    here = like.pitch[at] - LOWEST_KEY
+    if family == COLUMN.shift:
+        if last < NO_NOTE[COLUMN.pitch] and (here > last).any():  # its chord is not complete; nothing is drawn yet
+            return np.zeros(1, dtype=np.int64)
+        after = like.onset_ms[np.searchsorted(like.onset_ms, onset_ms + CHORD_MS, side="right") :]
+        return nearest(SHIFT_MS, after[:1] - onset_ms)
+    if family == COLUMN.pitch:
+        above = here[here > last] if note[COLUMN.shift] == 0 and last < NO_NOTE[COLUMN.pitch] else here
+        return above[:1] if len(above) == 0 else np.array([above.min()])
+    same = np.flatnonzero(here == note[COLUMN.pitch]) + at.start
+    if family == COLUMN.velocity:
+        return like.velocity[same] // VELOCITY_STEP
+    return nearest(DURATION_MS, like.duration_ms[same])
+
+
+def leaves_given_keys(drafts: Drafts, note: Ints) -> Nats:
+    """Keys that the opening still holds are left alone."""
+    return COPIED * (drafts.given_ms > _landing_ms(drafts, note)[:, None]) if drafts.given_ms.any() else NOTHING
+
+
 RULES: tuple[tuple[Rule, ...], ...] = (
     (
         begins_soon,
@@ -260,9 +334,18 @@ RULES: tuple[tuple[Rule, ...], ...] = (
         takes_its_time,
         towards_density,
         returns_in_rhythm,
+        like_in_rhythm,
     ),  # shift
-    (rises_in_a_chord, towards_harmony, plays_the_chord, returns_in_pitch, copies_no_song),  # pitch
-    (strikes_markers_hard,),  # velocity
-    (is_released_in_time, is_released_with_its_chord),  # duration
+    (
+        rises_in_a_chord,
+        towards_harmony,
+        plays_the_chord,
+        returns_in_pitch,
+        copies_no_song,
+        like_in_pitch,
+        leaves_given_keys,
+    ),  # pitch
+    (strikes_markers_hard, like_in_velocity),  # velocity
+    (is_released_in_time, is_released_with_its_chord, like_in_duration),  # duration
 )
 """The rules of each family, in the order of ``tokens.FAMILIES``."""

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 from pydantic import ValidationError
 
-from emogen.composing.drafts import Drawn
-from emogen.composing.form import like
+from emogen.composing import varying
+from emogen.composing.drafts import Drawn, ring
+from emogen.composing.form import continued, like
 from emogen.composing.generate import generate
 from emogen.composing.originality import Originality
 from emogen.composing.parallel import Compose, Tell, compose_all, workers_for
@@ -23,7 +24,7 @@ from emogen.composing.piece import Piece
 from emogen.composing.provenance import made_by
 from emogen.composing.wish import Feeling, Wish, check_prime
 from emogen.emotion import suggest
-from emogen.errors import EmogenError, UsageError, whole_number
+from emogen.errors import EmogenError, UsageError, check_range, whole_number
 from emogen.model.checkpoint import Meta, plans_of, read_meta
 from emogen.model.numpy_network import NumpyComposer
 from emogen.model.opening import open_network
@@ -67,6 +68,7 @@ class Terms(Sampling, total=False):
     chart: Chart | str | os.PathLike[str] | None
     cut: bool
     markers: Sequence[float]
+    loop: bool
     prime: Notes | str | os.PathLike[str] | None
 
 
@@ -162,6 +164,7 @@ class Voice:
         chart: Chart | str | os.PathLike[str] | None = None,
         cut: bool = False,
         markers: Sequence[float] = (),
+        loop: bool = False,
         prime: Notes | str | os.PathLike[str] | None = None,
         **sampling: Unpack[Sampling],
     ) -> Piece | list[Piece]:
@@ -188,6 +191,7 @@ class Voice:
             chart: beats, bars and chords to follow: a ``Chart``, or a piece of MIDI whose bars are taken.
             cut: whether passages change at once rather than over a few seconds.
             markers: seconds at which a strong beat falls, with a sound within 20 ms.
+            loop: whether the end leads into the beginning: the last half bar to the first chord, without a rest.
             prime: a piece or a MIDI file that each piece begins with; it must end 1 s before ``seconds`` or earlier.
             **sampling: how notes are drawn, and where, as ``emogen config show`` lists under ``sample``:
                 temperature, top_p, min_p, top_k (of pitches), guidance, device, precision, threads. ``threads`` is 1
@@ -202,7 +206,7 @@ class Voice:
             self.stream(
                 emotion, seconds, count=1 if count is None else count, seed=seed, key=key, mode=mode,
                 density=density, loudness=loudness, register=register, tempo=tempo, meter=meter, chords=chords,
-                form=form, returns=returns, chart=chart, cut=cut, markers=markers, prime=prime, **sampling,
+                form=form, returns=returns, chart=chart, cut=cut, markers=markers, loop=loop, prime=prime, **sampling,
             )
         )  # fmt: skip
         return pieces[0] if count is None else pieces
@@ -226,13 +230,135 @@ class Voice:
         if (chart := wanted.get("chart")) is not None and not isinstance(chart, Chart):
             wanted["chart"] = like(Piece.read(chart).chart, seconds)
         sample = _sample(rest)
-        count = whole_number("count", count, 1, 2**32)
-        if seed is None:
-            seed = secrets.randbelow(2**31)
-        seed = whole_number("seed", seed, 0, 2**32 - count)
+        seeds = _seeds(seed, count)
         wish = Wish.of(emotion, seconds, **wanted)
-        wishes = [replace(wish, seed=seed + number) for number in range(count)]
+        wishes = [replace(wish, seed=one) for one in seeds]
         return self.pieces(wishes, sample, prime=prime if prime is None or isinstance(prime, Notes) else Path(prime))
+
+    @overload
+    def vary(
+        self,
+        piece: Piece | str | os.PathLike[str],
+        *,
+        amount: float = 0.5,
+        section: str | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        seed: int | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Piece: ...
+
+    @overload
+    def vary(
+        self,
+        piece: Piece | str | os.PathLike[str],
+        *,
+        amount: float = 0.5,
+        section: str | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        count: int,
+        seed: int | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> list[Piece]: ...
+
+    def vary(
+        self,
+        piece: Piece | str | os.PathLike[str],
+        *,
+        amount: float = 0.5,
+        section: str | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        count: int | None = None,
+        seed: int | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Piece | list[Piece]:
+        """A variation of a piece, or with ``count`` a list of them, on its bars and chords and by its plan.
+
+        Args:
+            piece: a piece, or a MIDI file of any origin; at most 600 s.
+            amount: how much changes, from 0 (nothing) to 1 (every note is free).
+            section: only where this section is, a letter of ``piece.chart.letters``; other notes stay as they are.
+            start: only from this second on.
+            end: only until this second.
+            count: how many; their seeds are ``seed``, ``seed + 1`` and so on.
+            seed: 0 to 2**32 - 1; None draws one.
+            **sampling: as for ``compose``.
+
+        Raises:
+            EmogenError: as ``compose``; or no such section or time.
+        """
+        given = piece if isinstance(piece, Piece) else Piece.read(piece)
+        check_range("amount", amount, 0, 1)
+        sample, seeds = _sample(dict(sampling)), _seeds(seed, count)
+        wish = varying.wish_like(given, given.seconds, self.meta.model.chart)
+        parts = varying.windows(given, section, start, end)
+        how = {"amount": amount, "of": (given.made_by or {}).get("seed", f"{len(given)} notes")}
+        if parts:
+            how["parts"] = [[first / 1000, last / 1000] for first, last in parts]
+        if amount == 0:
+            found: list[Notes] = [given for _ in seeds]
+        elif parts:
+            found = [self._in_parts(given, wish, parts, amount, one, sample) for one in seeds]
+        else:
+            wishes = [varying.resembling(wish, given, amount, one) for one in seeds]
+            found = list(self.pieces(wishes, sample))
+        bars = given.bars or wish.chart
+        made = [
+            Piece(*notes.columns, made_by(replace(wish, seed=one), self.label, sample) | {"varied": how}, bars=bars)
+            for notes, one in zip(found, seeds, strict=True)
+        ]
+        return made[0] if count is None else made
+
+    def _in_parts(
+        self,
+        piece: Piece,
+        wish: Wish,
+        parts: Sequence[varying.Window],
+        amount: float,
+        seed: int,
+        sample: SampleSettings,
+    ) -> Notes:
+        """The notes of a piece with some parts composed again, one after the other."""
+        notes: Notes = piece
+        for part in parts:
+            before, after = varying.outside(notes, part)
+            one = varying.resembling(wish, piece, amount, seed, part)
+            new: Notes
+            (new,) = self.pieces([one], sample, prime=before if len(before) else None)
+            if not len(after) and len(new):
+                new = ring(new, piece.end_ms)
+            notes = varying.joined(before, new, after)
+        return notes
+
+    def extend(
+        self,
+        piece: Piece | str | os.PathLike[str],
+        seconds: float,
+        *,
+        seed: int | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Piece:
+        """A piece that begins with all of another, note for note, and goes on to a length in its manner.
+
+        Args:
+            piece: a piece, or a MIDI file of any origin.
+            seconds: the whole length, at least 1 s more than the piece's, up to 600.
+            seed: 0 to 2**32 - 1; None draws one.
+            **sampling: as for ``compose``.
+
+        Raises:
+            EmogenError: as ``compose``.
+        """
+        given = piece if isinstance(piece, Piece) else Piece.read(piece)
+        check_range("seconds", seconds, 5, 600)
+        check_prime(given, seconds, "the piece")
+        wish = replace(varying.wish_like(given, float(seconds), self.meta.model.chart), seed=_seeds(seed, None)[0])
+        if wish.chart is not None:
+            wish = replace(wish, chart=continued(wish.chart, seconds))
+        (made,) = self.pieces([wish], _sample(dict(sampling)), prime=given)
+        return Piece(*made.columns, (made.made_by or {}) | {"extended": given.seconds}, bars=made.bars)
 
     def pieces(
         self,
@@ -265,8 +391,10 @@ class Voice:
             opening, name = Piece.read(prime), prime.name
         elif prime is not None:
             opening, name = prime, f"{len(prime)} notes"
-        if opening is not None:
+        if opening is not None and not any(wish.window_s for wish in wishes):
             check_prime(opening, min(wish.seconds for wish in wishes), f"the prime ({name})")
+            if self.meta.model.chart:
+                wishes = _on_bars_of(opening, wishes)
         network = self.network(sample)
         in_torch = not isinstance(network, NumpyComposer) or sample.precision == "int8"
         cores = min(sample.threads, os.cpu_count() or 1)
@@ -292,6 +420,19 @@ class Voice:
         return composed()
 
 
+def _on_bars_of(opening: Notes, wishes: Sequence[Wish]) -> list[Wish]:
+    """The wishes, going on with the bars and chords of an opening where these are clear and nothing else is asked."""
+    chart = opening.chart if isinstance(opening, Piece) else Chart.of(opening)
+    if len(chart) < 2 or not chart.is_clear:
+        return list(wishes)
+    return [
+        wish
+        if wish.asks_for_bars or wish.passages or wish.tonic is not None or "mode" in wish.pins
+        else replace(wish, chart=continued(chart, wish.seconds))
+        for wish in wishes
+    ]
+
+
 _TURN = Lock()
 """Held while a batch is composed: the limits of threads are those of the process, so a caller's threads take turns."""
 
@@ -302,7 +443,7 @@ def _in_turn(compose: Compose, wishes: Sequence[Wish], tell: Tell) -> list[Drawn
 
 
 WANTED = (
-    "cut", "markers",
+    "cut", "markers", "loop",
     "key", "mode", "density", "loudness", "register", "tempo", "meter", "chords", "form", "returns", "chart",
 )  # fmt: skip
 """What ``Wish.of`` takes beside emotion, length and seed."""
@@ -324,6 +465,15 @@ def _compose(
 
 
 load = Voice.open
+
+
+def _seeds(seed: int | None, count: int | None) -> range:
+    """The seeds of some pieces, one after the other from ``seed``, or from one that is drawn."""
+    number = whole_number("count", 1 if count is None else count, 1, 2**32)
+    if seed is None:
+        seed = secrets.randbelow(2**31)
+    first = whole_number("seed", seed, 0, 2**32 - number)
+    return range(first, first + number)
 
 
 def _sample(options: dict[str, Any]) -> SampleSettings:

@@ -70,6 +70,14 @@ class Wish:
     """How they follow each other."""
     markers_s: tuple[float, ...] = ()
     """When a strong beat falls, in s, rising."""
+    window_s: tuple[float, float] | None = None
+    """The part that is composed, from and until, between music that is there already; None for all of it."""
+    like: Piece | None = None
+    """Music that it resembles, and follows in time."""
+    amount: float = 1.0
+    """How freely: 1 is not bound to it, towards 0 hardly a note changes."""
+    loop: bool = False
+    """Whether its end leads into its beginning."""
 
     @property
     def path(self) -> tuple[Passage, ...]:
@@ -107,6 +115,7 @@ class Wish:
         form: str | None = None,
         returns: float | None = None,
         chart: Chart | None = None,
+        loop: bool = False,
     ) -> Wish:  # what people may ask for
         """A wish in a musician's terms; what is None follows the emotion.
 
@@ -129,6 +138,7 @@ class Wish:
             form: letters of sections, such as AABA; A to H.
             returns: 0 to 1.
             chart: in place of tempo, meter, chords and form.
+            loop: whether its end leads into its beginning.
 
         Raises:
             UsageError: a value that is unknown or out of range.
@@ -153,7 +163,8 @@ class Wish:
         if register is not None:
             check_range("register", register, 21, 108)
             pins["pitch"] = float(register)
-        bars: dict[str, Any] = {"markers_s": _markers(markers, seconds)} if markers else {}
+        bars: dict[str, Any] = {"loop": bool(loop)}
+        bars |= {"markers_s": _markers(markers, seconds)} if markers else {}
         if len(passages) > 1:
             bars |= {"passages": passages, "change": change}
             if form is not None:
@@ -257,4 +268,7 @@ def check_prime(prime: Piece, seconds: float, name: str = "the prime") -> None:
     """
     end_s = prime.end_ms / 1000
     if end_s > seconds - LEAST_AFTER_PRIME_S:
-        raise UsageError(f"{name} lasts {end_s:.1f} s of the {seconds:g} s asked for", "ask for more seconds")
+        raise UsageError(
+            f"{name} lasts {end_s:.1f} s of the {seconds:g} s asked for",
+            "ask for more seconds, or begin with a part of it: --prime-to",
+        )

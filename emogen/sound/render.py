@@ -143,6 +143,17 @@ def _fade(samples: Floats, seconds: float) -> None:
     samples[len(samples) - length :] *= np.cos(np.linspace(0, np.pi / 2, length, dtype=np.float32))[:, None] ** 2
 
 
+def folded(sound: Sound, end_ms: int) -> Sound:
+    """The sound of a loop: exactly as long as its piece, and what rings on after the end is heard at the beginning."""
+    length = max(1, round(end_ms * sound.sample_rate / 1000))
+    samples = np.zeros((length, *sound.samples.shape[1:]), dtype=np.float32)
+    for first in range(0, len(sound.samples), length):
+        part = sound.samples[first : first + length]
+        samples[: len(part)] += part
+    limit(samples)
+    return sound._replace(samples=samples)
+
+
 def _seconds(samples: Floats) -> Iterator[Floats]:
     """Samples second by second: working on all of them at once would need as much memory again."""
     for first in range(0, len(samples), SAMPLE_RATE):
