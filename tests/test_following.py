@@ -164,13 +164,13 @@ def test_a_theme_is_pulled_towards_when_its_section_returns() -> None:
     pulled = returns_in_rhythm(drafts, drawn(0))[0]
     landing = 9600 + SHIFT_MS
     near = np.min([np.abs(landing - (9600 + onset_ms)) for onset_ms in onsets_ms], axis=0)
-    assert set(pulled[1:][near[1:] < 30].tolist()) == {1.5}
+    assert set(pulled[1:][near[1:] < 30].tolist()) == {2.25}
     assert not pulled[(near > 60) & (landing < 9600 + 2000)].any()
     assert pulled[0] == 0
     following.land(np.array([9600 + 1200]))
     nats = returns_in_pitch(drafts, drawn(5))[0]
     assert np.flatnonzero(nats).tolist() == [47]
-    assert nats[47] == 2
+    assert nats[47] == 3
 
 
 def test_the_root_and_references_are_unknown_before_the_first_note() -> None:

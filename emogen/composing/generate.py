@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from emogen.model.growing import Reader
     from emogen.model.network import Composer
 
-SHARPNESS = 4.0
+SHARPNESS = 2.5
 """Of the pulse, see ``growing.Reader.logits``. Drawn as they are learnt, pieces drift into the spacing of the notes
 they have just drawn (benchmarks/recipe.md, "The charted voice")."""
 AS_LEARNT = SampleSettings(temperature=1, top_p=1, top_k=0, min_p=0)

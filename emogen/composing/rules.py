@@ -207,9 +207,9 @@ def plays_the_chord(drafts: Drafts, note: Ints) -> Nats:
     return tones_pull + np.float32(ROOT_PULL) * (1 + asked) * is_root
 
 
-RETURN_SHIFT, RETURN_PITCH = np.float32(1.5), np.float32(2.0)
+RETURN_SHIFT, RETURN_PITCH = np.float32(2.25), np.float32(3.0)
 """Nats for shifts and keys that a section had at the same place when it was heard before, with ``Wish.returns`` as it
-is if nobody asks."""
+is if nobody asks: pieces then return to themselves about as real ones do (benchmarks/recipe.md)."""
 
 
 def returns_in_rhythm(drafts: Drafts, note: Ints) -> Nats:
