@@ -4,6 +4,7 @@
 
 - ``session``: ``session.svg``, a terminal session
 - ``hear``: two pages with sound, ``hear/*.html``, and the piano roll ``happy.png``
+- ``scenarios``: the pieces and pages of ``scenarios.md``
 - ``settings``: ``settings.md``, from ``emogen/settings.py``
 """
 
@@ -39,10 +40,16 @@ WIDTH = 120
 """The width that emogen assumes outside a terminal, see ``emogen.cli.console``."""
 
 HEAR = {
-    "calm": "emogen generate --emotion calm --seconds 20 --seed 7 --html",
+    "calm": "emogen generate --emotion calm --seconds 20 --seed 4 --html",
     "happy": "emogen generate --emotion happy --seconds 20 --seed 7 --html --png",
 }
 """The command behind each page of ``hear/``."""
+SCENARIOS = {
+    "film-cue": 'emogen generate --emotion "tense 0:00, sad 0:42.5" --cut --marker 0:42.5 --seconds 60 --seed 3 --html',
+    "tense-to-calm": 'emogen generate --emotion "tense > calm" --seconds 180 --seed 5 --html',
+    "game-menu": "emogen generate --emotion happy --tempo 120 --meter 4/4 --loop --seconds 64 --seed 4 --html",
+}
+"""The command behind each piece of ``scenarios/``."""
 
 
 def emogen(command: str, folder: Path) -> str:
@@ -77,6 +84,16 @@ def hear() -> None:
                 if made.suffix in (".html", ".png"):
                     to = DOCS / ("hear" if made.suffix == ".html" else "") / f"{name}{made.suffix}"
                     to.write_bytes(made.read_bytes())
+
+
+def scenarios() -> None:
+    """Compose the pieces of ``SCENARIOS``, and keep their files and pages."""
+    (DOCS / "scenarios").mkdir(exist_ok=True)
+    for name, command in SCENARIOS.items():
+        with TemporaryDirectory() as folder:
+            emogen(command, Path(folder))
+            for made in Path(folder).iterdir():
+                (DOCS / "scenarios" / f"{name}{made.suffix}").write_bytes(made.read_bytes())
 
 
 def settings() -> None:
@@ -135,7 +152,7 @@ def _values(field: FieldInfo) -> str:
     return ", ".join([kind, *limits])
 
 
-PARTS = {"session": session, "hear": hear, "settings": settings}
+PARTS = {"session": session, "hear": hear, "scenarios": scenarios, "settings": settings}
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import re
 import shlex
 from collections import Counter
@@ -15,6 +16,7 @@ import pytest
 import typer
 
 from emogen.cli import app
+from emogen.music.midi import read_text
 from emogen.settings import LOCAL_CONFIG, OPTIONS, variable
 
 ROOT = Path(__file__).parents[1]
@@ -253,8 +255,22 @@ def test_there_are_pages_to_hear_small_and_made_by_the_commands_that_are_named()
     for name, command in commands.items():
         assert f"[hear/{name}.html](hear/{name}.html): `{command}`" in PAGES["docs/README.md"]
         html = (hear / f"{name}.html").read_text(encoding="utf-8")
-        assert f"{name}, 20 s, seed 7" in html
+        assert re.search(rf"<title>{name.capitalize()} - [A-G][#b]? (major|minor) - 0:20\b", html)
+        assert f"seed {command.partition('--seed ')[2].split()[0]}" in html
         assert len(html.partition('id="recording"')[2].partition("</")[0]) > 100_000  # the sound itself
+
+
+def test_the_scenarios_are_small_and_made_by_the_commands_that_are_named() -> None:
+    folder, commands = ROOT / "docs" / "scenarios", make().SCENARIOS
+    assert {path.name for path in folder.iterdir()} == {
+        f"{name}.{kind}" for name in commands for kind in ("mid", "html")
+    }
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 5_000_000
+    for name, command in commands.items():
+        assert f"```sh\n{command}\n```" in PAGES["docs/scenarios.md"]
+        made_by = json.loads(read_text(folder / f"{name}.mid"))
+        assert f"--seed {made_by['seed']} " in command
+        assert f"--seconds {made_by['seconds']:g} " in command
 
 
 def test_how_it_works_says_what_every_room_is_for() -> None:
