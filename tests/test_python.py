@@ -243,7 +243,7 @@ def test_a_file_that_exists_is_replaced(piece: Piece, tmp_path: Path) -> None:
 def test_another_suffix_is_refused_with_those_there_are(name: str, piece: Piece, tmp_path: Path) -> None:
     with pytest.raises(EmogenError, match="suffix") as refused:
         piece.save(tmp_path / name)
-    assert refused.value.hint == "it may end with .mid, .wav, .ogg, .mp3, .png, .html"
+    assert refused.value.hint == "it may end with .mid, .musicxml, .wav, .ogg, .mp3, .png, .html"
     assert not list(tmp_path.iterdir())
 
 
@@ -378,7 +378,7 @@ def test_silence_is_shown_without_picture_and_sound_and_says_so() -> None:
 
 
 def test_only_what_is_wanted_is_made(piece: Piece, monkeypatch: pytest.MonkeyPatch) -> None:
-    def audio(*_: Any) -> None:
+    def audio(*_: Any, **__: Any) -> None:
         raise AssertionError("nobody listens")
 
     monkeypatch.setattr(render, "audio", audio)

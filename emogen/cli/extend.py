@@ -25,6 +25,8 @@ def extend(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A .mid file, or a folder (default: here).")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed makes the same piece.")] = None,
     checkpoint: Annotated[str, typer.Option(help="As for emogen generate.")] = "",
+    midi_format: outputs.Format = "1",
+    pedal: outputs.Pedal = "none",
     wav: outputs.Wav = False,
     ogg: outputs.Ogg = False,
     mp3: outputs.Mp3 = False,
@@ -57,4 +59,5 @@ def extend(
     voice = Voice.open(checkpoint, settings.paths.runs)
     console.print(escape(f"extending {file} with {voice.label}, seed {seed}"), soft_wrap=True)
     made = voice.extend(piece, seconds, seed=seed, **settings.sample.model_dump())
-    takes.deliver(files, [made], kinds, settings.paths.soundfont, as_json, open_it, dry=dry, tail=tail)
+    shape = outputs.shape(midi_format, pedal)
+    takes.deliver(files, [made], kinds, settings.paths.soundfont, as_json, open_it, shape, dry=dry, tail=tail)

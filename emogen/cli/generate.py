@@ -100,6 +100,8 @@ def generate(
         float | None, typer.Option("--return", help="How strongly a section is heard again, 0 to 1 (default: 0.5).")
     ] = None,
     chart_from: Annotated[Path | None, typer.Option(help="A MIDI file whose tempo, bars and chords to follow.")] = None,
+    midi_format: outputs.Format = "1",
+    pedal: outputs.Pedal = "none",
     wav: outputs.Wav = False,
     ogg: outputs.Ogg = False,
     mp3: outputs.Mp3 = False,
@@ -160,7 +162,8 @@ def generate(
         console.print(
             f"this computer has {cores} cores, fewer than --threads {settings.sample.threads}: it uses {cores}"
         )
-    takes.deliver(files, pieces, kinds, settings.paths.soundfont, as_json, open_it, dry=dry, tail=tail)
+    shape = outputs.shape(midi_format, pedal)
+    takes.deliver(files, pieces, kinds, settings.paths.soundfont, as_json, open_it, shape, dry=dry, tail=tail)
 
 
 def _feelings(emotion: str, valence: float | None, arousal: float | None) -> Sequence[str | dict[str, float]]:

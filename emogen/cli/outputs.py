@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -30,6 +30,18 @@ Open = Annotated[bool, typer.Option("--open", help="Write the page and open it i
 Dry = Annotated[bool, typer.Option("--dry", help="Sound without a room around the piano.")]
 Tail = Annotated[bool, typer.Option("--tail", help="Sound that rings on after the end (default: exactly as long).")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say which piano plays.")]
+
+Format = Annotated[Literal["0", "1"], typer.Option("--format", help="MIDI of format 1, or 0: all on one track.")]
+Pedal = Annotated[
+    Literal["write", "none"],
+    typer.Option("--pedal", help="Write the sustain pedal, too; the lengths of notes hold it."),
+]
+
+
+def shape(midi_format: str, pedal: str) -> dict[str, bool]:
+    """What the flags say of MIDI files, as ``composing.piece.write`` takes it."""
+    return {"single_track": midi_format == "0", "pedal": pedal == "write"}
+
 
 KINDS = ("wav", "ogg", "mp3", "png", "html")
 """What is written beside MIDI files."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +61,9 @@ def deliver(
     soundfont: Path | None,
     as_json: bool,
     open_it: bool,
+    shape: Mapping[str, bool],
     **how: bool,
-) -> None:  # six: what is written where, in which kinds, and how it is told
+) -> None:  # seven: what is written where, in which kinds, and how it is told
     """Write each piece to its file as soon as it is there, then what else is asked for; say what was made.
 
     Raises:
@@ -70,7 +71,7 @@ def deliver(
     """
     from emogen.composing.piece import Piece
 
-    rows = [_write(file, piece) for file, piece in zip(files, pieces, strict=True)]
+    rows = [_write(file, piece, shape) for file, piece in zip(files, pieces, strict=True)]
     if not as_json:
         if len(files) == 1 and console.is_terminal and rows[0]["notes"]:
             console.print(terminal_roll.roll(Piece.read(files[0]), console, beside_lines=4))
@@ -99,11 +100,11 @@ def _next(files: Sequence[Path], page: Path | None) -> str:
     return f"emogen play {shlex.join(map(str, files[:NAMED]))}"
 
 
-def _write(file: Path, piece: Piece) -> dict[str, Any]:
+def _write(file: Path, piece: Piece, shape: Mapping[str, bool]) -> dict[str, Any]:
     """Write one piece with its provenance; returns its facts for the table and ``--json``."""
     from emogen.composing.piece import write
 
-    write(piece, file)
+    write(piece, file, single_track=shape["single_track"], pedal=shape["pedal"])
     made_by, found = piece.made_by or {}, piece.measures()
     wanted = {name: value for name, value in made_by.items() if name in WANTED}
     facts = {"length_s": found.length_s, "notes": found.notes, "notes_per_s": round(found.notes_per_s, 2)}

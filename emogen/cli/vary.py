@@ -33,6 +33,8 @@ def vary(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed makes the same variation.")] = None,
     checkpoint: Annotated[str, typer.Option(help="As for emogen generate.")] = "",
+    midi_format: outputs.Format = "1",
+    pedal: outputs.Pedal = "none",
     wav: outputs.Wav = False,
     ogg: outputs.Ogg = False,
     mp3: outputs.Mp3 = False,
@@ -70,4 +72,5 @@ def vary(
     console.print(escape(f"varying {file} with {voice.label}, seed {seed}"), soft_wrap=True)
     sample = settings.sample.model_dump()
     made = voice.vary(piece, amount=amount, section=section, start=start, end=end, count=count, seed=seed, **sample)
-    takes.deliver(files, made, kinds, settings.paths.soundfont, as_json, open_it, dry=dry, tail=tail)
+    shape = outputs.shape(midi_format, pedal)
+    takes.deliver(files, made, kinds, settings.paths.soundfont, as_json, open_it, shape, dry=dry, tail=tail)

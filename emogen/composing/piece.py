@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from emogen.music.measures import Measures, measure
 from emogen.music.midi_events import bytes_of
 from emogen.music.notes import HIGHEST_KEY, LOWEST_KEY
 from emogen.music.notes import Piece as Notes
+from emogen.system.files import whole
 
 if TYPE_CHECKING:
     import pretty_midi
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from emogen.sound.render import Sound
 
 
-SUFFIXES = (".mid", ".wav", ".ogg", ".mp3", ".png", ".html")
+SUFFIXES = (".mid", ".musicxml", ".wav", ".ogg", ".mp3", ".png", ".html")
 """What a piece can be saved as (``.midi`` is ``.mid``)."""
 
 HEARD_S = 600
@@ -103,8 +104,12 @@ class Piece(Notes):
         soundfont: str | os.PathLike[str] | None = None,
         dry: bool = False,
         tail: bool = False,
+        single_track: bool = False,
+        pedal: bool = False,
     ) -> None:
-        """Write the piece as its suffix says: .mid, .wav, .ogg or .mp3 sound, a .png picture, an .html page that plays.
+        """Write the piece as its suffix says: .mid, a .musicxml score, .wav, .ogg or .mp3 sound, .png or .html.
+
+        A .png is a picture, an .html a page that plays. A score is written by partitura, which must be installed.
 
         The file appears whole or not at all. A file of that name is replaced; a folder that is missing is made.
 
@@ -113,6 +118,8 @@ class Piece(Notes):
             soundfont: the .sf2 or .sf3 file whose piano is heard; None is the best that is installed.
             dry: sound without a room around the piano.
             tail: sound that rings on after the end of the piece; without, it is exactly as long as the piece.
+            single_track: a MIDI file of format 0, with one track; without, each hand has one where there are bars.
+            pedal: a MIDI file with the sustain pedal as controller 64, where it lengthens no note.
 
         Raises:
             EmogenError: another suffix, a file that cannot be written, a SoundFont that cannot be played, or no notes
@@ -121,7 +128,8 @@ class Piece(Notes):
 
         file, font = Path(path), None if soundfont is None else Path(soundfont)
         try:
-            write(self, file, lambda: sound_of(self, font, dry=dry, tail=tail))
+            sound = partial(sound_of, self, font, dry=dry, tail=tail)
+            write(self, file, sound, single_track=single_track, pedal=pedal)
         except OSError as error:
             raise EmogenError(f"{file} cannot be written: {error.strerror or error}", "save it elsewhere") from None
 
@@ -198,7 +206,15 @@ class Piece(Notes):
             return page.inline(self, heading, told | {"Sound": f"none: {error}"})
 
 
-def write(piece: Piece, file: Path, sound: Callable[[], Sound] | None = None, original: bytes = b"") -> None:
+def write(
+    piece: Piece,
+    file: Path,
+    sound: Callable[[], Sound] | None = None,
+    original: bytes = b"",
+    *,
+    single_track: bool = False,
+    pedal: bool = False,
+) -> None:  # six: what is written where, and how the kinds are made
     """Write a piece as the suffix of a file says, whole or not at all; a file of that name is replaced.
 
     Args:
@@ -206,6 +222,8 @@ def write(piece: Piece, file: Path, sound: Callable[[], Sound] | None = None, or
         file: where to; one of SUFFIXES.
         sound: gives its sound, where that is wanted (default: by the best SoundFont that is installed).
         original: the MIDI file to offer on a page (default: that of the piece).
+        single_track: see ``midi_shape.shaped``.
+        pedal: the same.
 
     Raises:
         UsageError: another suffix.
@@ -219,7 +237,12 @@ def write(piece: Piece, file: Path, sound: Callable[[], Sound] | None = None, or
     heading, seed = title(piece.made_by, found, file.stem), below(piece.made_by)
     emotion = max(wanted, key=wanted.__getitem__) if wanted else ""
     if suffix in (".mid", ".midi"):
-        midi.write_piece(piece, file, piece._text(), piece.bars)
+        _write_midi(piece, file, single_track, pedal)
+    elif suffix == ".musicxml":
+        from emogen.music.score import musicxml  # imports mido, which reading never needs
+
+        with whole(file) as draft:
+            draft.write_bytes(musicxml(piece, piece.chart, heading))
     elif suffix == ".png":
         render.write_picture(file, piece, heading, seed, emotion)
     elif suffix == ".html":
@@ -239,6 +262,16 @@ def write(piece: Piece, file: Path, sound: Callable[[], Sound] | None = None, or
         render.write_sound(file, sound())
     else:
         raise UsageError(f"{file} has no suffix that a piece can be saved as", f"it may end with {', '.join(SUFFIXES)}")
+
+
+def _write_midi(piece: Piece, file: Path, single_track: bool, pedal: bool) -> None:
+    if not (single_track or pedal):
+        midi.write_piece(piece, file, piece._text(), piece.bars)
+        return
+    from emogen.music.midi_shape import shaped
+
+    with whole(file) as draft:
+        draft.write_bytes(shaped(midi.midi_bytes(piece, piece._text(), piece.bars), single_track, pedal))
 
 
 def sound_of(piece: Piece, soundfont: Path | None = None, *, dry: bool = False, tail: bool = False) -> Sound:
