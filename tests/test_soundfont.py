@@ -95,6 +95,19 @@ def test_the_filter_takes_what_is_above_its_frequency(tmp_path: Path) -> None:
     assert stopped == pytest.approx(1 / np.sqrt(1 + 4.0**4), rel=0.1)
 
 
+@pytest.mark.parametrize("length", [1, 3000, 3584, 50_000])
+def test_a_filter_that_stays_where_it_is_does_what_the_moving_one_does(
+    length: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    font = SoundFont(soundfont(tmp_path / "a.sf2", [(Gen.FILTER_CENTS, 6900), (Gen.RESONANCE_CB, 60)]))
+    steady = font.tone(font.regions[0], 93, length)
+    monkeypatch.setattr("emogen.sound.soundfont.STEADY_CENTS", -1)
+    moving = font.tone(font.regions[0], 93, length)
+    assert len(steady) == len(moving) == length
+    assert np.abs(steady - moving).max() < 0.01
+    assert length < 3000 or level(steady) > 0.02
+
+
 def test_the_filter_is_moved_by_its_envelope(tmp_path: Path) -> None:
     zone = [(Gen.FILTER_CENTS, 6900), (Gen.TO_FILTER_CENTS, 6000), (Gen.FILTER_DECAY, 0), (Gen.FILTER_SUSTAIN, 1000)]
     sound = play(soundfont(tmp_path / "a.sf2", zone), note(93, duration_ms=2000))

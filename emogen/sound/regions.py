@@ -19,7 +19,7 @@ SILENT_DB, RING_DB = 100.0, 70.0
 """The range of an envelope; how far it falls until a released tone is inaudible."""
 RING_S = (0.02, 10.0)
 """Limits of the time that takes: a tone that ends at once would click."""
-VELOCITY_STEP = 4
+VELOCITY_STEP = 8
 """Velocities that share a tone, but for its loudness, where a file's modulators let the timbre depend on velocity."""
 
 LEFT, COMPRESSED, ROM = 0x4, 0x10, 0x8000

@@ -34,8 +34,8 @@ KNEE = 0.7
 REFERENCE = Piece.of([0] * 4, [43, 55, 64, 72], [112] * 4, [1500] * 4)
 """A loud chord of both hands, by which the level of an engine is set."""
 LOUDEST = 1.85
-"""The peak of the loudest pieces relative to that of REFERENCE, without a room: 1.8 by TimGM6mb, 1.5 by MuseScore's
-piano (six happy, excited and angry ones each, 30 s)."""
+"""The peak of the loudest pieces relative to that of REFERENCE, without a room: 1.8 by TimGM6mb and by
+MuseScore's piano (six happy, excited and angry ones each, 30 s)."""
 
 QUIET = 1e-4
 """Relative to the peak; a softer end counts as silence."""

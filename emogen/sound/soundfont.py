@@ -56,6 +56,8 @@ AT_LEAST_FRAMES = 1 << 17
 """As much of a compressed sample is decoded at a time, 3 s, and kept for the tones that follow."""
 HOP = 256
 """Samples between two updates of the filter: 6 ms."""
+STEADY, STEADY_CENTS = 4096, 10
+"""Frames of a filter that stays where it is, and the movement of its cutoff that cannot be heard."""
 _DB = log2(10) / 20
 """A decibel as a power of two."""
 
@@ -195,7 +197,7 @@ class SoundFont:
         tone = np.empty(len(level), dtype=np.float32)
         for first in range(0, len(level), SAMPLE_RATE):  # a second at a time
             at = np.arange(first, min(first + SAMPLE_RATE, len(level))) * step
-            if looped:
+            if looped and at[-1] >= loop_start - start:
                 begin, span = loop_start - start, loop_end - loop_start
                 at = np.where(at < begin, at, begin + (at - begin) % span)
             tone[first : first + SAMPLE_RATE] = _between(wave, at)
@@ -257,8 +259,7 @@ def _between(wave: Floats, at: npt.NDArray[np.float64]) -> Floats:
     """A wave at fractional positions (N,): cubic interpolation through four samples (Catmull and Rom)."""
     index = at.astype(np.int64)
     t = (at - index).astype(np.float32)
-    last = len(wave) - 1
-    a, b, c, d = (wave[np.clip(index + offset, 0, last)] for offset in (-1, 0, 1, 2))
+    a, b, c, d = (np.take(wave, index + offset, mode="clip") for offset in (-1, 0, 1, 2))
     middle: Floats = b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
     return middle
 
@@ -266,29 +267,49 @@ def _between(wave: Floats, at: npt.NDArray[np.float64]) -> Floats:
 def _filtered(tone: Floats, region: Region) -> Floats:
     """A tone (N,) through the region's low-pass filter, whose cutoff follows its envelope.
 
-    The filter has two poles and is updated every HOP samples: overlapping frames, each times its response.
+    The filter has two poles and zero phase, and is updated every HOP samples: overlapping frames, each times its
+    response. A filter that stays where it is needs fewer and longer ones.
     """
     closed, opened = region.amount(Gen.FILTER_CENTS), region.amount(Gen.TO_FILTER_CENTS)
-    if min(closed, closed + opened) >= DEFAULTS[Gen.FILTER_CENTS]:
+    if min(closed, closed + opened) >= DEFAULTS[Gen.FILTER_CENTS] or not len(tone):
         return tone
     resonance = 10 ** (min(max(region.amount(Gen.RESONANCE_CB), 0), 960) / 200)
-    q, passed = resonance / sqrt(2), 1 / sqrt(resonance)  # what is raised at the cutoff is lowered by half below
     size, frames = 2 * HOP, -(-len(tone) // HOP) + 1
+    at_s = np.maximum(np.arange(frames), 1 / 2) * (HOP / SAMPLE_RATE)  # of the first frame only half is tone
+    cents = np.clip(closed + opened * _filter_envelope(region, at_s), 1_500, 13_500)
+    if np.ptp(cents) < STEADY_CENTS:
+        return _through(tone, _response(cents[:1], resonance, STEADY)[0])
     window = np.hanning(size + 1)[:-1].astype(np.float32)  # half overlapping, they add up to one
-    hz = np.fft.rfftfreq(2 * size, 1 / SAMPLE_RATE).astype(np.float32)
     padded = np.pad(tone, (HOP, frames * HOP - len(tone)))
     views = np.lib.stride_tricks.sliding_window_view(padded, size)[::HOP]
     out = np.zeros((frames + 3, HOP), dtype=np.float32)
     for first in range(0, frames, 256):
         some = views[first : first + 256]
-        moved = opened * _filter_envelope(region, np.arange(first, first + len(some)) * (HOP / SAMPLE_RATE))
-        cutoff_hz = 8.176 * 2 ** (np.clip(closed + moved, 1_500, 13_500) / 1200)
-        ratio = hz / cutoff_hz[:, None].astype(np.float32)
-        response = passed / np.sqrt((1 - ratio**2) ** 2 + (ratio / q) ** 2)
+        response = _response(cents[first : first + 256], resonance, 2 * size)
         back = np.fft.irfft(np.fft.rfft(some * window, 2 * size) * response)
         for part, at in enumerate((3, 0, 1, 2)):  # zero phase: ringing before a frame wraps around to its end
             out[first + part : first + part + len(some)] += back[:, at * HOP : (at + 1) * HOP]
     return out.ravel()[2 * HOP :][: len(tone)]
+
+
+def _through(tone: Floats, response: Floats) -> Floats:
+    """A tone (N,) through a filter of zero phase that stays as it is, with a response for frames of STEADY."""
+    hop = STEADY - 2 * HOP
+    frames = -(-len(tone) // hop)
+    padded = np.pad(tone, (HOP, frames * hop + HOP - len(tone)))
+    views = np.lib.stride_tricks.sliding_window_view(padded, STEADY)[::hop]
+    out = np.empty((frames, hop), dtype=np.float32)
+    for first in range(0, frames, 32):
+        out[first : first + 32] = np.fft.irfft(np.fft.rfft(views[first : first + 32]) * response)[:, HOP:-HOP]
+    return out.ravel()[: len(tone)]
+
+
+def _response(cents: npt.NDArray[np.float64], resonance: float, size: int) -> Floats:
+    """The response (F, size / 2 + 1) of a filter of two poles at F cutoffs, in absolute cents."""
+    q, passed = resonance / sqrt(2), 1 / sqrt(resonance)  # what is raised at the cutoff is lowered by half below
+    hz = np.fft.rfftfreq(size, 1 / SAMPLE_RATE).astype(np.float32)
+    ratio = hz / (8.176 * 2 ** (cents / 1200)).astype(np.float32)[:, None]
+    return (passed / np.sqrt((1 - ratio**2) ** 2 + (ratio / q) ** 2)).astype(np.float32)
 
 
 def _filter_envelope(region: Region, time_s: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
