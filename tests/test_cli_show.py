@@ -56,7 +56,7 @@ def test_show_tells_what_a_file_holds_and_what_made_it(run: Run, made: Path) -> 
         "pulse": "82%, clear",
         "sections": "AA",
         "chords": "| C Gsus | N C |",
-        "heard as": "Q3 (sad) with a chance of 78%; arousal 6%, valence 21%",
+        "heard as": "Q3 (sad) with a chance of 77%; arousal 6%, valence 23%",
         "emogen": "0.1.0",
         "emotion": '{"happy": 0.7, "calm": 0.3}',
         "seed": "7",

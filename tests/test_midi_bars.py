@@ -109,13 +109,14 @@ def test_the_chart_is_found_again_in_the_file() -> None:
     assert found.beats_per_bar == bars.beats_per_bar
 
 
-@pytest.mark.parametrize("damage", ["cut", "other ticks", "bytes", "chord"])
+@pytest.mark.parametrize("damage", ["cut", "other ticks", "bytes", "chord", "key"])
 def test_other_files_and_damaged_ones_have_no_chart(damage: str) -> None:
     data = bytes_on_bars(Piece.of([0], [60], [70], [5000]), chart())
     broken = {
         "cut": data[:60],
         "other ticks": midi_bytes(Piece.of([0], [60], [70], [5000])),
         "bytes": b"MThd" + bytes(40),
+        "key": data.replace(b"\xff\x58\x04\x04\x02", b"\xff\x59\x04\x7e\x30"),
         "chord": data.replace(b"section A", b"section \xff"),
     }
     assert bars_of(broken[damage]) is None

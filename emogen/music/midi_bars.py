@@ -12,6 +12,7 @@ import io
 import mido
 import numpy as np
 import numpy.typing as npt
+from mido.midifiles.meta import KeySignatureError
 
 from emogen.errors import EmogenError
 from emogen.music.chart import Chart
@@ -59,7 +60,7 @@ def bars_of(data: bytes) -> Chart | None:
         if file.type == 2 or file.ticks_per_beat != TICKS:
             return None
         return _read(file)
-    except (EOFError, OSError, ValueError, LookupError, TypeError, OverflowError, EmogenError):
+    except (EOFError, OSError, ValueError, LookupError, TypeError, OverflowError, EmogenError, KeySignatureError):
         return None
 
 
