@@ -20,6 +20,7 @@ from emogen.music.chart import Chart
 from emogen.music.notes import Piece as Notes
 from emogen.music.tokens import COLUMN, DURATION_MS, SHIFT_MS
 from emogen.sound.render import Sound, folded
+from tests import tiny
 from tests.charts import played, steady
 from tests.conftest import Run
 from tests.test_form import BARS
@@ -102,6 +103,26 @@ def test_music_from_elsewhere_is_varied_on_the_bars_that_are_heard_in_it(voice: 
     assert varied.chart.letters == foreign.chart.letters
     assert kept(foreign, varied) > 0.3
     assert (varied.made_by or {})["emogen"]
+
+
+def test_a_path_of_feelings_is_kept(voice: Voice) -> None:
+    led = voice.compose([(0, "angry"), (8, "calm")], 16, seed=1, cut=True)
+    wish = varying.wish_like(led, led.seconds, charted=True)
+    assert [(one.at_s, one.emotion) for one in wish.passages] == [(0, {"angry": 1}), (8, {"calm": 1})]
+    assert (wish.change, wish.pins) == ("cut", {})
+    assert (voice.vary(led, amount=1, seed=2).made_by or {})["passages"]
+    sad = {"sad": 1}
+    for odd in ([], [[0, sad], [9, {"x": 1}]], [[5, sad]], "x", None, [[0, sad], [99, sad]]):
+        strange = Piece(*led.columns, made_by={"emogen": 1, "emotion": {"sad": 1}, "passages": odd, "change": []})
+        assert not varying.wish_like(strange, led.seconds, charted=False).passages
+
+
+def test_a_voice_without_charts_varies_and_extends_too(piece: Piece, tmp_path: Path) -> None:
+    plain = tiny.voice(tmp_path)
+    assert plain.vary(piece, seed=1).seconds == piece.seconds
+    assert plain.vary(piece, start=3, end=6, seed=1).seconds == piece.seconds
+    assert plain.extend(piece, 15, seed=1).seconds == 15
+    assert plain.compose("sad", 6, seed=1, loop=True).seconds == 6
 
 
 def test_an_extension_begins_with_every_note_and_ends_on_time(voice: Voice, foreign: Piece) -> None:

@@ -8,12 +8,15 @@ after the notes before it; what lies outside it stays note for note.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 
+from emogen.composing import feelings
 from emogen.composing.drafts import beside
+from emogen.composing.feelings import Change, Passage
 from emogen.composing.piece import Piece
-from emogen.composing.provenance import emotion_of
+from emogen.composing.provenance import UNTRUSTED, emotion_of
 from emogen.composing.wish import Wish
 from emogen.emotion import QUADRANTS
 from emogen.errors import UsageError, check_range
@@ -42,6 +45,10 @@ def wish_like(piece: Piece, seconds: float, charted: bool) -> Wish:
         raise UsageError(
             f"the piece lasts {piece.seconds:.0f} s", f"take one of at most {LONGEST_S} s, or a part of it"
         )
+    chart = piece.chart if charted and len(piece.chart) > 1 else None
+    if path := _path(piece):
+        mean = feelings.mean(path, seconds, "over")
+        return Wish(mean, seconds, chart=chart, passages=path, change=_change(piece))
     notes = encode(piece)
     plan = measure(notes[None], [len(notes)])[0]
     pins = {name: round(float(value), 4) for name, value in zip(ENTRIES[: HARMONY.start], plan, strict=False)}
@@ -49,8 +56,22 @@ def wish_like(piece: Piece, seconds: float, charted: bool) -> Wish:
     if not emotion:
         names = QUADRANTS[int(piece.judge().quadrant[1])]
         emotion = {name: 1 / len(names) for name in names}
-    chart = piece.chart if charted and len(piece.chart) > 1 else None
     return Wish(emotion, seconds, pins=pins, chart=chart)
+
+
+def _path(piece: Piece) -> tuple[Passage, ...]:
+    """The passages of a piece whose feelings change, each with its own plans; empty for others."""
+    try:
+        passages = (piece.made_by or {})["passages"]
+        told = [Passage(float(at_s), emotion_of({"emotion": emotion})) for at_s, emotion in passages]
+        return feelings.fitted(told, piece.seconds, even=False) if all(one.emotion for one in told) else ()
+    except (*UNTRUSTED, UsageError):
+        return ()
+
+
+def _change(piece: Piece) -> Change:
+    known: tuple[Change, ...] = get_args(Change)
+    return next((one for one in known if one == (piece.made_by or {}).get("change")), "over")
 
 
 def windows(
