@@ -164,3 +164,13 @@ def test_what_is_lacked_of_other_entries_pulls_at_nothing() -> None:
     for family in range(4):
         total = added(drafts, family, [10])
         assert not total[np.isfinite(total)].any()
+
+
+def test_rules_that_have_nothing_to_say_are_left_out() -> None:
+    drafts = Drafts([wish(60), wish(60)], PLANS)
+    strike(drafts, random_notes(4))
+    silent = {rule.__name__ for family in RULES for rule in family if rule(drafts, drawn(40, 40)) is rules.NOTHING}
+    assert silent >= {"strikes_at_markers", "strikes_markers_hard", "ends_soon_after_its_last_note"}
+    assert silent >= {"rises_in_a_chord", "is_released_in_time", "like_in_pitch"}
+    drafts.onset_ms[1] = 55_000
+    assert rules.ends_soon_after_its_last_note(drafts, drawn(0, 0)) is not rules.NOTHING

@@ -16,7 +16,7 @@ from emogen.composing.wish import Wish
 from emogen.music.chart import Chart
 from emogen.music.notes import HIGHEST_KEY, LOWEST_KEY, Ints, Piece
 from emogen.music.plan import PlanTable
-from emogen.music.tokens import COLUMN, DURATION_MS, NO_NOTE, SIZES, chords, decode, encode, nearest
+from emogen.music.tokens import COLUMN, DURATION_MS, NO_NOTE, SHIFT_MS, SIZES, chords, decode, encode, nearest
 
 ROOM = 512
 """Notes for which there is room at first; the room doubles when it is full."""
@@ -106,6 +106,7 @@ class Drafts:
         windows_ms = [round(wish.window_s[0] * 1000) for wish in wishes if wish.window_s]
         if windows_ms:  # all begin together, because the opening does
             self.onset_ms = np.maximum(self.onset_ms, windows_ms)
+        self.has_markers = any(wish.markers_s for wish in wishes)
         self.drawn_from, self.drawn_from_ms = self.length, int(self.onset_ms.max(initial=0))
         """The first note that is drawn rather than given, and the onset from which its shift counts."""
 
@@ -159,6 +160,11 @@ class Drafts:
         """Renew the plans of passages, and correct them by what the passages lack."""
         self.steering.renew(self.onset_ms, self.length, self.rngs)
         self.steering.correct(self.notes, self.held, self.length)
+
+    @property
+    def near_end(self) -> bool:
+        """Whether the longest shift would end a draft."""
+        return bool((self.onset_ms + SHIFT_MS[-1] > self.end_ms - self.last_strike_ms).any())
 
     def ends(self, shift_ms: Ints) -> npt.NDArray[np.bool_]:
         """Whether each draft would end with shifts (N,) or (B, 1), as (B, N): they land too late for a sound."""

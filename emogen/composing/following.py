@@ -38,7 +38,7 @@ UNHEARD = replace(
 class Charts:
     """The charts of B drafts side by side: K beats, of which those beyond a chart's last are copies of it."""
 
-    BY_ROW = ("beats_ms", "count", "place", "root", "chords", "earlier", "per_bar", "clarity", "known")
+    BY_ROW = ("beats_ms", "count", "place", "root", "chords", "earlier", "per_bar", "clarity", "known", "last_bar_ms")
     """The arrays with a row per draft."""
 
     def __init__(self, forms: Sequence[Form]) -> None:
@@ -59,24 +59,36 @@ class Charts:
         self.clarity = np.array([chart.clarity for chart in charts])
         self.known = self.clarity >= position.LEAST_CLARITY
         """Which charts (B,) say something."""
+        self.last_bar_ms = np.array(
+            [chart.beats_ms[-1] - chart.beats_ms[_last_bar(chart)] if len(chart) else 0 for chart in charts]
+        )
+        """How long (B,) the last bar of each chart lasts; 0 without bars."""
+        self._align()
+
+    def _align(self) -> None:
+        """Lay out the beats of all charts in one row, so that they are searched together."""
+        rows, beats = self.beats_ms.shape
+        self.row = np.arange(rows)[:, None]
+        self.apart_ms, self.begins = self.row * FAR_MS, self.row * beats
+        self.flat = (self.beats_ms + self.apart_ms).ravel()
+        self.last = self.count[:, None] - 2
 
     def keep(self, rows: Ints) -> None:
         """Go on with some of the charts (indices) only."""
         for name in self.BY_ROW:
             setattr(self, name, getattr(self, name)[rows])
+        self._align()
 
     def index_at(self, times_ms: Floats | Ints) -> Ints:
         """The beat (B, N) from which each time (B, N) is counted, as ``Chart.beat_at`` has it."""
-        row = np.arange(len(self.count))[:, None]
-        flat = (self.beats_ms + row * FAR_MS).ravel()
-        index = np.searchsorted(flat, times_ms + row * FAR_MS, side="right") - 1 - row * self.beats_ms.shape[1]
-        return np.clip(index, 0, self.count[:, None] - 2)
+        index = self.flat.searchsorted(times_ms + self.apart_ms, side="right") - 1 - self.begins
+        return np.minimum(np.maximum(index, 0), self.last)
 
-    def beat_at(self, times_ms: Floats | Ints) -> Floats:
-        """The beat (B, N), with its fraction, of each time (B, N), as ``Chart.beat_at`` has it."""
-        index = self.index_at(times_ms)
-        start_ms = np.take_along_axis(self.beats_ms, index, axis=1).astype(np.float64)
-        beat: Floats = index + (times_ms - start_ms) / (np.take_along_axis(self.beats_ms, index + 1, axis=1) - start_ms)
+    def beat_at(self, times_ms: Floats | Ints, index: Ints | None = None) -> Floats:
+        """The beat (B, N), with its fraction, of each time (B, N), as ``Chart.beat_at`` has it; ``index`` if known."""
+        index = self.index_at(times_ms) if index is None else index
+        start_ms = self.beats_ms[self.row, index].astype(np.float64)
+        beat: Floats = index + (times_ms - start_ms) / (self.beats_ms[self.row, index + 1] - start_ms)
         return beat
 
 
@@ -128,7 +140,7 @@ class Following:
             self.place, self.followed, self.beat = (
                 np.concatenate([a, a], axis=1) for a in (self.place, self.followed, self.beat)
             )
-        if not np.array_equal(onset_ms, self.landed_ms):
+        if (onset_ms != self.landed_ms).any():
             self.land(onset_ms)
         self.place[:, new], self.beat[:, new] = self.landing, self.landing_beat
         self.followed[:, new, :4], self.followed[:, new, 4] = SILENCE, 0
@@ -147,7 +159,7 @@ class Following:
 
     def reached(self, onset_ms: Ints) -> Floats:
         """The beats (B, 145) on which each shift after the last onsets (B,) would land."""
-        if not np.array_equal(onset_ms, self.reach_ms):
+        if (onset_ms != self.reach_ms).any():
             self.reach, self.reach_ms = self.beside.beat_at(onset_ms[:, None] + SHIFT_MS), onset_ms
         return self.reach
 
@@ -155,13 +167,15 @@ class Following:
         """On which part of a beat each shift after the last onsets (B,) would land, (B, 145)."""
         reach = self.reached(onset_ms)
         parts = ((reach - np.floor(reach)) * position.PARTS).astype(np.uint8) % position.PARTS
-        return np.where(self.beside.known[:, None], parts, position.UNKNOWN).astype(np.uint8)
+        parts[~self.beside.known] = position.UNKNOWN
+        return parts
 
     def land(self, at_ms: Ints) -> None:
         """The next notes land at these times (B,)."""
         charts, row = self.beside, np.arange(len(at_ms))
-        beat, index = charts.beat_at(at_ms[:, None])[:, 0], charts.index_at(at_ms[:, None])[:, 0]
-        number = np.clip(np.floor(beat), 0, charts.count - 1).astype(np.int64)
+        found = charts.index_at(at_ms[:, None])
+        beat, index = charts.beat_at(at_ms[:, None], found)[:, 0], found[:, 0]
+        number = np.minimum(np.maximum(np.floor(beat), 0), charts.count - 1).astype(np.int64)
         period_ms = (charts.beats_ms[row, index + 1] - charts.beats_ms[row, index]).astype(np.float64)
         place, root = charts.place[row, number], charts.root[row, number]
         self.landing = np.concatenate(
@@ -171,13 +185,6 @@ class Following:
         self.landing[~charts.known] = 0
         self.root = np.where((root < 0) | ~charts.known, relative.NO_ROOT, root).astype(np.uint8)
         self.landed_ms, self.landing_beat = at_ms, beat
-
-    @property
-    def last_bar_ms(self) -> Ints:
-        """How long (B,) the last bar of each chart lasts; 0 without bars."""
-        return np.array(
-            [chart.beats_ms[-1] - chart.beats_ms[_last_bar(chart)] if len(chart) else 0 for chart in self.charts]
-        )
 
     def changes_ms(self, at_ms: Ints, pitch: Ints) -> Floats:
         """When, after times (B,), the first chord begins that a pitch (B,) does not belong to; infinity for never."""
@@ -196,24 +203,28 @@ class Following:
         top, bass = np.where(begins, self.top, self.top_before), np.where(begins, self.bass, self.bass_before)
         return np.stack([top, bass, pitch, self.root], axis=1).astype(np.uint8)
 
-    def returning_shifts(self, onset_ms: Ints, length: int) -> npt.NDArray[np.bool_]:
-        """Which shifts (B, 145) land where, in the same section before, an onset was."""
-        returning = np.zeros((len(self.charts), len(SHIFT_MS)), dtype=bool)
+    def returning_shifts(self, onset_ms: Ints, length: int) -> npt.NDArray[np.bool_] | None:
+        """Which shifts (B, 145) land where, in the same section before, an onset was; None: nothing can return."""
         if length < 2:
-            return returning
+            return None
         landing, last = self.reached(onset_ms), self.beside.earlier.shape[1] - 1
-        back = np.take_along_axis(self.beside.earlier, np.clip(landing.astype(np.int64), 0, last), axis=1)
-        for row in np.flatnonzero(back.any(axis=1)).tolist():
+        back = self.beside.earlier[self.beside.row, np.minimum(np.maximum(landing.astype(np.int64), 0), last)]
+        if not (back_there := back.any(axis=1)).any():
+            return None
+        returning = np.zeros(back.shape, dtype=bool)
+        for row in np.flatnonzero(back_there).tolist():
             near = _distance(landing[row] - back[row], self.beat[row, 1:length]) < SAME_PLACE_BEATS
             returning[row] = (back[row] > 0) & near
         returning[:, 0] = False
         return returning
 
-    def returning_pitches(self, notes: Tokens, length: int) -> npt.NDArray[np.bool_]:
-        """Which keys (B, 88) were struck where, in the same section before, the next note lands."""
-        returning = np.zeros((len(self.charts), relative.KEYS), dtype=bool)
-        last = self.beside.earlier.shape[1] - 1
-        back = self.beside.earlier[np.arange(len(returning)), np.clip(self.landing_beat.astype(np.int64), 0, last)]
+    def returning_pitches(self, notes: Tokens, length: int) -> npt.NDArray[np.bool_] | None:
+        """Which keys (B, 88) were struck where, in the same section before, the next note lands; None as above."""
+        last, beat = self.beside.earlier.shape[1] - 1, self.landing_beat.astype(np.int64)
+        back = self.beside.earlier[self.beside.row[:, 0], np.minimum(np.maximum(beat, 0), last)]
+        if not back.any():
+            return None
+        returning = np.zeros((len(back), relative.KEYS), dtype=bool)
         for row in np.flatnonzero(back).tolist():
             there = np.abs(self.beat[row, 1:length] - (self.landing_beat[row] - back[row])) < SAME_PLACE_BEATS
             returning[row, notes[row, 1:length][there, COLUMN.pitch]] = True

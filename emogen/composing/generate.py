@@ -18,7 +18,7 @@ import numpy.typing as npt
 from emogen.composing.drafts import Drafts, Drawn
 from emogen.composing.following import Following
 from emogen.composing.originality import Originality
-from emogen.composing.rules import RULES
+from emogen.composing.rules import NOTHING, RULES
 from emogen.composing.wish import Wish
 from emogen.errors import EmogenError
 from emogen.model.numpy_network import NumpyComposer, NumpyReader
@@ -140,7 +140,8 @@ def draw_note(
                 "the network's scores contain NaN or infinity", "try another checkpoint: emogen ckpt list"
             )
         for rule in rules:
-            logits = logits + rule(drafts, note)
+            if (pull := rule(drafts, note)) is not NOTHING:
+                logits = logits + pull
         drawn = draw(logits, chance[:, family], (RHYTHM, sample, AS_LEARNT, AS_LEARNT)[family])
         note[:, family] = drawn
         if family + 1 == len(RULES):
@@ -161,9 +162,11 @@ def tell(following: Following, drafts: Drafts, family: int, shift: Ints) -> npt.
         return np.concatenate([told, told]) if drafts.guidance != 1 else told
     if family == COLUMN.pitch:
         told = following.references(shift, drafts.pitch)
+        if drafts.guidance == 1:
+            return told
         hidden = told.copy()
         hidden[:, -1] = relative.NO_ROOT
-        return np.concatenate([told, hidden]) if drafts.guidance != 1 else told
+        return np.concatenate([told, hidden])
     return None
 
 

@@ -31,6 +31,10 @@ BITS = 44_000_000
 PROBES = 6
 """Bits that are set for each run."""
 MOST_BYTES = 64 * 2**20
+NUMBER = np.arange(PROBES, dtype=np.uint64)
+KEYS = np.arange(SIZES[COLUMN.pitch])
+BIT = np.uint8(128) >> np.arange(8, dtype=np.uint8)
+"""Of each place in a byte its bit."""
 POWERS: Hashes = np.cumprod(np.full(NOTES - 1, 0x9E3779B97F4A7C15, dtype=np.uint64), dtype=np.uint64)[::-1]
 
 
@@ -51,17 +55,14 @@ class Originality:
                 runs = np.lib.stride_tricks.sliding_window_view(np.diff(pitch), NOTES - 1)
                 found.append(_hash(runs[:, :-1], runs[:, -1:])[:, 0])
         there = np.zeros(bits, dtype=bool)
-        for place in _places(np.unique(np.concatenate(found)), bits):
-            there[place] = True
+        there[_places(np.unique(np.concatenate(found)), bits)] = True
         return cls(np.packbits(there))
 
     def knows(self, pitch: Ints) -> npt.NDArray[np.bool_]:
         """Which keys (B, 88) would complete a run of these songs after the pitches (B, NOTES - 1), as ids."""
-        after = np.arange(SIZES[COLUMN.pitch]) - pitch[:, -1:]
-        known = np.ones(after.shape, dtype=bool)
-        for place in _places(_hash(np.diff(pitch, axis=1), after), 8 * len(self.bits)):
-            mask = np.uint8(128) >> (place & np.uint64(7)).astype(np.uint8)
-            known &= (self.bits[place >> np.uint64(3)] & mask) > 0
+        after = KEYS - pitch[:, -1:]
+        place = _places(_hash(pitch[:, 1:] - pitch[:, :-1], after), 8 * len(self.bits))
+        known: npt.NDArray[np.bool_] = (self.bits[place >> np.uint64(3)] & BIT[place & np.uint64(7)]).all(axis=0)
         return known
 
     def save(self, file: Path) -> None:
@@ -109,7 +110,8 @@ def _hash(before: Ints, last: Ints) -> Hashes:
     return hashed
 
 
-def _places(hashed: Hashes, bits: int) -> Iterable[Hashes]:
-    """The bits of each hash, one probe after the other."""
+def _places(hashed: Hashes, bits: int) -> Hashes:
+    """The bits (PROBES, ...) of hashes (...)."""
     first, step = hashed >> np.uint64(32), hashed & np.uint64(0xFFFFFFFF) | np.uint64(1)
-    return ((first + np.uint64(probe) * step) % np.uint64(bits) for probe in range(PROBES))
+    places: Hashes = (first + np.multiply.outer(NUMBER, step)) % np.uint64(bits)
+    return places

@@ -51,11 +51,13 @@ def begins_soon(drafts: Drafts, note: Ints) -> Nats:
 PAUSE_MS = 2000
 """Longest time between two onsets; in real clips one in 500 is longer. Without it a model now and then takes a long
 note for the end of its song, and waits for seconds: 14 of 36 pieces had a pause above 2.9 s (benchmarks/recipe.md)."""
+BRIEF = SHIFT_MS <= PAUSE_MS
+ONLY_BRIEF = only(BRIEF[None])
 
 
 def pauses_briefly(drafts: Drafts, note: Ints) -> Nats:
     """Successive onsets are close, except before the end of the piece."""
-    return only((SHIFT_MS <= PAUSE_MS) | drafts.ends(SHIFT_MS))
+    return only(BRIEF | drafts.ends(SHIFT_MS)) if drafts.near_end else ONLY_BRIEF
 
 
 LAST_STRUCK_MS = 2500
@@ -68,10 +70,12 @@ LOOP_STRUCK_MS = 1000
 
 def ends_soon_after_its_last_note(drafts: Drafts, note: Ints) -> Nats:
     """The last sound is held for a bar at most."""
+    if not drafts.near_end:
+        return NOTHING
     held_ms = np.full(len(drafts), LAST_STRUCK_MS)
     if drafts.following:
         is_long = np.array([wish.seconds >= SHORT_S for wish in drafts.steering.wishes])
-        held_ms = np.where(is_long, np.maximum(held_ms, drafts.following.last_bar_ms), held_ms)
+        held_ms = np.where(is_long, np.maximum(held_ms, drafts.following.beside.last_bar_ms), held_ms)
     is_loop = np.array([wish.loop for wish in drafts.steering.wishes])
     soon = drafts.end_ms - drafts.onset_ms <= np.where(is_loop, LOOP_STRUCK_MS, held_ms)
     return only(soon[:, None] | ~drafts.ends(SHIFT_MS))
@@ -85,8 +89,7 @@ MARKER_NATS = np.arange(SIZES[COLUMN.velocity], dtype=np.float32) * 0.5
 
 def strikes_at_markers(drafts: Drafts, note: Ints) -> Nats:
     """A note is struck at each marker."""
-    next_ms = _next_marker_ms(drafts, drafts.onset_ms)
-    if not np.isfinite(next_ms).any():
+    if not drafts.has_markers or not np.isfinite(next_ms := _next_marker_ms(drafts, drafts.onset_ms)).any():
         return NOTHING
     before_ms = next_ms[:, None] - (drafts.onset_ms[:, None] + SHIFT_MS)
     return only((before_ms >= BEFORE_MS) | (np.abs(before_ms) <= MARKER_MS) | (SHIFT_MS == 0))
@@ -94,6 +97,8 @@ def strikes_at_markers(drafts: Drafts, note: Ints) -> Nats:
 
 def strikes_markers_hard(drafts: Drafts, note: Ints) -> Nats:
     """The notes at a marker are louder."""
+    if not drafts.has_markers:
+        return NOTHING
     landing_ms = _landing_ms(drafts, note)
     is_at = np.array(
         [
@@ -126,18 +131,22 @@ def takes_its_time(drafts: Drafts, note: Ints) -> Nats:
         return NOTHING
     left_ms = np.rint(drafts.remaining_s[:, drafts.length - MOST_NOTES] * 1000)
     earliest_ms = drafts.counted_ms - left_ms + WITHIN_MS
+    if (drafts.onset_ms >= earliest_ms).all():
+        return NOTHING
     return only(drafts.onset_ms[:, None] + SHIFT_MS >= earliest_ms[:, None])
 
 
 def leaves_the_highest_key(drafts: Drafts, note: Ints) -> Nats:
     """A chord that has reached the highest key is complete: its notes come from bass to top."""
-    is_highest = (drafts.pitch == SIZES[COLUMN.pitch] - 1)[:, None]
-    return only(~is_highest | (SHIFT_MS > 0))
+    is_highest = drafts.pitch == SIZES[COLUMN.pitch] - 1
+    return only(~is_highest[:, None] | (SHIFT_MS > 0)) if is_highest.any() else NOTHING
 
 
 def rises_in_a_chord(drafts: Drafts, note: Ints) -> Nats:
     """In a chord each pitch is above the one before, as ``tokens.encode`` orders them."""
     in_chord = (note[:, COLUMN.shift] == 0) & (drafts.pitch < NO_NOTE[COLUMN.pitch])
+    if not in_chord.any():
+        return NOTHING
     below = np.where(in_chord, drafts.pitch.astype(int), -1)
     return only(np.arange(SIZES[COLUMN.pitch]) > below[:, None])
 
@@ -145,6 +154,8 @@ def rises_in_a_chord(drafts: Drafts, note: Ints) -> Nats:
 def is_released_in_time(drafts: Drafts, note: Ints) -> Nats:
     """A note ends with the piece or earlier; after a shift that ends the piece the shortest is drawn, and unused."""
     left_ms = drafts.end_ms - _landing_ms(drafts, note)
+    if (left_ms >= DURATION_MS[-1]).all():
+        return NOTHING
     return only(np.maximum(left_ms, DURATION_MS[0])[:, None] >= DURATION_MS)
 
 
@@ -192,6 +203,8 @@ asked for are left to the network: pulled, harmony is narrower than real harmony
 ROOT_PULL, BASS_BELOW = 1.0, 52
 """Nats for the chord's root below a pitch; twice as many where chords were asked for."""
 PITCH = np.arange(SIZES[COLUMN.pitch]) + LOWEST_KEY
+BASS_CLASS = np.where(PITCH < BASS_BELOW, PITCH % 12, -1)
+"""The pitch class of each key in the bass; -1 above."""
 CHORD_WEIGHT = np.interp(PITCH, CHORD_FADES, (1, 0)).astype(np.float32)
 
 
@@ -199,10 +212,12 @@ def plays_the_chord(drafts: Drafts, note: Ints) -> Nats:
     """What a chart asks for is heard: the chord's tones are likelier, and its root in the bass."""
     if not drafts.following:
         return NOTHING
+    is_root = drafts.following.root[:, None] == BASS_CLASS
+    if not (is_asked := _asks_for_chords(drafts)).any():
+        return np.float32(ROOT_PULL) * is_root
+    asked = is_asked[:, None].astype(np.float32)
     tones = drafts.following.landing[:, position.BEAT + 1 : position.BEAT + 13]
     sounds = tones.any(axis=1, keepdims=True)
-    is_root = (drafts.following.root[:, None] == PITCH % 12) & (PITCH < BASS_BELOW)
-    asked = _asks_for_chords(drafts)[:, None].astype(np.float32)
     tones_pull = asked * sounds * CHORD_WEIGHT * CHORD_PULL * (tones[:, PITCH % 12] - 0.5)
     return tones_pull + np.float32(ROOT_PULL) * (1 + asked) * is_root
 
@@ -216,14 +231,16 @@ def returns_in_rhythm(drafts: Drafts, note: Ints) -> Nats:
     """A section that was heard before has its rhythm again."""
     if not drafts.following:
         return NOTHING
-    return RETURN_SHIFT * _returns(drafts) * drafts.following.returning_shifts(drafts.onset_ms, drafts.length)
+    returning = drafts.following.returning_shifts(drafts.onset_ms, drafts.length)
+    return NOTHING if returning is None else RETURN_SHIFT * _returns(drafts) * returning
 
 
 def returns_in_pitch(drafts: Drafts, note: Ints) -> Nats:
     """A section that was heard before has its notes again."""
     if not drafts.following:
         return NOTHING
-    return RETURN_PITCH * _returns(drafts) * drafts.following.returning_pitches(drafts.notes, drafts.length)
+    returning = drafts.following.returning_pitches(drafts.notes, drafts.length)
+    return NOTHING if returning is None else RETURN_PITCH * _returns(drafts) * returning
 
 
 COPIED = np.float32(-100)

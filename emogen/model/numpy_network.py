@@ -295,11 +295,11 @@ class NumpyReader:
         logits = affine(mixed, last)
         off_beat = np.zeros((), np.float32)
         if told is not None and family == COLUMN.shift:
-            parts, where = mixed @ net.pulse, told.astype(np.intp)
-            logits += np.take_along_axis(parts, where, axis=1)
+            parts, where = mixed @ net.pulse, (rows[:, None], told)
+            logits += parts[where]
             if sharpness:
                 parts[:, :-1] -= parts[:, position.NEIGHBOURS].max(-1)
-                off_beat = np.float32(sharpness) * np.take_along_axis(parts, where, axis=1)[:, 1:]
+                off_beat = np.float32(sharpness) * parts[where][:, 1:]
         if told is not None and family == COLUMN.pitch:
             which = relative.TABLE[np.arange(relative.REFERENCES), told]  # (B, 4, 88)
             logits += (mixed @ net.relative)[rows[:, None, None], which].sum(1)
