@@ -160,6 +160,9 @@ class TrainSettings(Section):
     threads: int = Field(default=0, ge=0, le=1024)
     """CPU threads, at most one per core (0: one fewer than the cores, at most 3: a busy neighbour stalls no step)."""
 
+    processes: int = Field(default=1, ge=1, le=64)
+    """Processes that train together on this machine's CPU, each with its threads; more pay where cores are idle."""
+
     compile: bool = False
     """Compile the network first (up to a minute; on a CPU with a C++ compiler): steps are then 1.2 times as fast."""
 

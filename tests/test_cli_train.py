@@ -144,14 +144,15 @@ def test_training_tells_in_plain_lines_what_it_does_and_what_comes_next(emogen_t
     needs = rf"the bundled voice needs {number} nats per note on these validation songs; --init default begins with it"
     assert re.fullmatch(needs, lines[1])
     assert re.fullmatch(rf"epoch 1/2 batch 1/\d+  loss {number}  [\d,]+ notes/s  \d+ s left", lines[2])
-    for epoch, line in enumerate(lines[3:5], 1):
+    assert re.fullmatch(r"about \d+ s until all 2 epochs are done", lines[3])  # before the first of them is
+    for epoch, line in enumerate(lines[4:6], 1):
         pattern = rf"epoch {epoch}/2  train {number}  valid {number} nats per note {families}  \d+ s"
         assert re.fullmatch(pattern, line), line
-    assert re.fullmatch(rf"best: epoch [12], valid {number} nats per note, in runs/main", lines[5])
+    assert re.fullmatch(rf"best: epoch [12], valid {number} nats per note, in runs/main", lines[6])
     assert re.fullmatch(
-        rf"the bundled voice is better \({number}\), and composes unless --checkpoint is given", lines[6]
+        rf"the bundled voice is better \({number}\), and composes unless --checkpoint is given", lines[7]
     )
-    assert lines[7:] == ["next: emogen generate --emotion happy --seconds 30"]
+    assert lines[8:] == ["next: emogen generate --emotion happy --seconds 30"]
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", err)
 
 

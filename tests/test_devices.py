@@ -47,10 +47,9 @@ def test_each_process_of_torchrun_has_a_gpu_and_a_share_of_the_cores(monkeypatch
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     assert default_threads() == 3
     monkeypatch.setenv("LOCAL_RANK", "2")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     assert pick_device("auto") == torch.device("cuda", 2)
     assert pick_device("cpu") == torch.device("cpu")
-    assert default_threads() == 1
+    assert [default_threads(processes) for processes in (1, 3, 8)] == [3, 2, 1]
 
 
 def test_a_device_that_is_not_there_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,13 +84,12 @@ def test_threads_leave_a_core_free_and_are_at_most_three(
 
 
 @pytest.mark.parametrize(("cores", "processes", "most"), [(None, 1, 1), (2, 1, 2), (64, 1, 64), (8, 3, 2), (2, 4, 1)])
-def test_no_more_threads_than_cores_which_processes_of_torchrun_share(
+def test_no_more_threads_than_cores_which_processes_share(
     cores: int | None, processes: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
-    assert most_threads() == most
-    assert default_threads() <= most
+    assert most_threads(processes) == most
+    assert default_threads(processes) <= most
 
 
 def test_running_out_of_memory_is_told_from_other_errors() -> None:

@@ -3,8 +3,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,9 +16,11 @@ import torch
 from emogen.data.batches import Batch
 from emogen.data.prepare import prepare
 from emogen.emotion import EMOTIONS
+from emogen.errors import EmogenError
 from emogen.model.checkpoint import load_weights
 from emogen.music.plan import ENTRIES
 from emogen.settings import DataSettings
+from emogen.system.processes import companions
 from emogen.training.distributed import Team
 from emogen.training.shelf import found
 from tests.midi_files import dataset
@@ -71,20 +76,23 @@ def test_the_shares_of_a_batch_are_the_batch(monkeypatch: pytest.MonkeyPatch) ->
     assert len(Team().share(batch(2)).notes) == 0
 
 
-def train(here: Path, home: Path, processes: int, *arguments: str) -> str:
-    """``emogen train`` in the folder ``here``, by so many processes; what it says."""
-    here.mkdir(exist_ok=True)
-    (here / "emogen.toml").write_text(OPTIONS)
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    environment = {
+def environment(home: Path) -> dict[str, str]:
+    return {
         **{name: value for name, value in os.environ.items() if not name.startswith("EMOGEN_")},
         "EMOGEN_HOME": str(home),
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(Path(__file__).parents[1]),
     }
+
+
+def train(here: Path, home: Path, processes: int, *arguments: str) -> str:
+    """``emogen train`` in the folder ``here``, by so many processes; what it says."""
+    here.mkdir(exist_ok=True)
+    (here / "emogen.toml").write_text(OPTIONS)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     done = subprocess.run(
         [sys.executable, *(launch if processes > 1 else []), "-m", "emogen", "train", *arguments],
-        cwd=here, env=environment, capture_output=True, text=True, timeout=900, check=False,
+        cwd=here, env=environment(home), capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stderr
@@ -113,3 +121,136 @@ def test_two_processes_train_as_one_and_may_go_on_as_one(tmp_path: Path) -> None
     assert "resuming from last" in train(changed, home, 1, "--epochs", "3")
     assert "resuming from last" in train(pair, home, 2, "--epochs", "3")
     assert losses(pair) == pytest.approx(losses(changed), abs=1e-4)
+
+
+# ---- the processes of --processes
+
+
+def answers(say_ready: Callable[[], None], place: int, at: int, late: bool) -> None:
+    """A companion in whose way something comes, before or after it is ready, where its place is ``at``."""
+    if late:
+        say_ready()
+    if place == at:
+        raise EmogenError("no room", "take less")
+    if place == -at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise ConnectionError("the one in the other place is gone")
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(("at", "error", "hint"), [(2, "no room", "take less"), (-2, "was killed", "once more")])
+def test_why_a_companion_is_gone_is_told(at: int, error: str, hint: str, late: bool) -> None:
+    at, number = (at, 2) if late else (at // 2, 1)
+    entered = False
+
+    def accompanied() -> None:
+        nonlocal entered
+        with companions(number, answers, (at, late), "once more"):
+            entered = True
+            raise ConnectionError("somebody is gone")
+
+    with pytest.raises(EmogenError, match=error) as caught:
+        accompanied()
+    assert caught.value.hint == hint
+    assert entered is late, "who enters waits until all are ready"
+
+
+class Training:
+    """``emogen train --processes 2`` under way, in a group of processes for itself, as a shell starts it."""
+
+    def __init__(self, here: Path, *arguments: str) -> None:
+        here.mkdir(exist_ok=True)
+        (here / "emogen.toml").write_text(OPTIONS)
+        self.said = here / "said"
+        with self.said.open("w") as said:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "emogen", "train", *arguments], cwd=here, env=environment(here.parent / "home"),
+                stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
+    def wait_for(self, text: str) -> None:
+        until = time.monotonic() + 300
+        while text not in self.said.read_text():
+            assert self.process.poll() is None, self.said.read_text()
+            assert time.monotonic() < until, self.said.read_text()
+            time.sleep(0.05)
+
+    def others(self) -> list[int]:
+        """The processes of the group beside the first that train."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                group, line = os.getpgid(int(folder.name)), (folder / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if group == self.process.pid != int(folder.name) and b"spawn_main" in line:
+                found.append(int(folder.name))
+        return found
+
+    def end(self) -> tuple[int, str]:
+        return self.process.wait(300), self.said.read_text()
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    prepare(dataset(tmp_path / "made", 12), tmp_path / "home" / "data", DataSettings(workers=1), name="made")
+    return tmp_path
+
+
+PAIR = ("--processes", "2")
+LONG = (*PAIR, "--epochs", "1000", "--fresh")
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the other processes are found in /proc")
+
+
+@pytest.mark.slow
+@on_linux
+def test_two_processes_stop_at_a_ctrl_c_that_reaches_both_and_go_on_bit_for_bit(here: Path) -> None:
+    whole = Training(here / "whole", *PAIR, "--epochs", "8")
+    assert whole.end()[0] == 0
+    parted = Training(here / "parted", *PAIR, "--epochs", "8")
+    parted.wait_for("batch 1/")
+    os.killpg(parted.process.pid, signal.SIGINT)
+    code, said = parted.end()
+    assert code == 130, said
+    assert "2 processes of 1 thread each" in said
+    assert "stopped and saved in epoch" in said
+    assert "Traceback" not in said
+    assert not parted.others()
+    parted = Training(here / "parted")  # as many processes as before
+    assert parted.end()[0] == 0
+    ends = [load_weights(found(here / run / "runs/main/checkpoints", "last")[0]) for run in ("whole", "parted")]
+    assert all(torch.equal(weight, ends[1][name]) for name, weight in ends[0].items())
+
+
+@pytest.mark.slow
+@on_linux
+def test_a_process_that_is_killed_is_told_and_the_run_goes_on_from_its_last_save(here: Path) -> None:
+    training = Training(here / "run", *LONG, "--save-every-s", "0.1")
+    training.wait_for("batch 1/")
+    while not (saved := found(here / "run/runs/main/checkpoints", "last")):
+        time.sleep(0.05)
+    (other,) = training.others()
+    os.kill(other, signal.SIGKILL)
+    code, said = training.end()
+    assert code == 1, said
+    assert said.splitlines()[-2:] == [
+        "error: a process of the training was killed (out of memory?)",
+        "hint: emogen train resumes from the last save; with --processes 1 it takes less memory",
+    ]
+    assert "Traceback" not in said
+    assert saved
+
+
+@pytest.mark.slow
+@on_linux
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_other_processes_end_with_the_first_even_if_it_is_killed(here: Path, number: signal.Signals) -> None:
+    training = Training(here / "run", *LONG)
+    training.wait_for("batch 1/")
+    assert len(training.others()) == 1
+    training.process.send_signal(number)
+    assert training.end()[0] == {signal.SIGTERM: 130, signal.SIGKILL: -signal.SIGKILL}[number]
+    until = time.monotonic() + 60
+    while training.others():
+        assert time.monotonic() < until
+        time.sleep(0.05)

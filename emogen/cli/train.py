@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -17,15 +19,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from emogen.cli.console import console
 from emogen.cli.options import settings_options
 from emogen.errors import EmogenError, UsageError
-from emogen.settings import Loaded, flag
+from emogen.settings import Loaded, Settings, flag
+from emogen.system.processes import companions
 
 if TYPE_CHECKING:
+    from emogen.data.corpus import Corpus
     from emogen.model.checkpoint import EpochLoss
     from emogen.training.distributed import Team
+    from emogen.training.run import Run
     from emogen.training.trainer import Trainer
 
 LOG_EVERY_S = 30.0
 """Seconds between lines of progress in the log, and on standard error without a terminal."""
+ESTIMATE_STEPS = 20
+"""Steps after which the time of the whole training is estimated."""
 
 
 @settings_options("model", "train", "paths.runs", "paths.home")
@@ -74,30 +81,49 @@ def train(
             settings = begun_from(read_meta(origin), init, loaded)
         else:
             settings = loaded.settings
-        from emogen.system.devices import is_out_of_memory  # imports torch: everything cheap is checked by now
-        from emogen.training.trainer import Trainer
+        if begins := start or origin:
+            check_fits(begins, settings.model)
+        again = _same_command(name, data, loaded)
+        before = read_meta(start).processes if start else 0
+        job = (prepared, settings, start, origin)
+        with nullcontext(team) if team else _team(run, job, again) as team, _room_for_the_model():
+            trainer = _trainer(run, team, *job)
+            if not leads:
+                if not trainer.learn(Silent()):
+                    raise typer.Exit(130)
+                return
+            if start and before != team.size:
+                told = f"{before} processes began it, {team.size} resume it: not bit for bit as in one go"
+                console.print(escape(f"run '{name}': {told}"))
+            if start and resume not in ("", "last") and (aside := shelf.set_aside_after(start)):
+                console.print(escape(f"the checkpoints after {start.name} are now in {aside}"))
+            run.begin(settings)
+            _learn(trainer, start.name if start else "", again)
 
-        try:
-            if begins := start or origin:
-                check_fits(begins, settings.model)
-            trainer = Trainer(prepared, settings, run, origin, team)
-            if start:
-                trainer.resume(start)
-                if leads and (before := read_meta(start).processes) != trainer.team.size:
-                    told = f"{before} processes began it, {trainer.team.size} resume it: not bit for bit as in one go"
-                    console.print(escape(f"run '{name}': {told}"))
-                if leads and resume not in ("", "last") and (aside := shelf.set_aside_after(start)):
-                    console.print(escape(f"the checkpoints after {start.name} are now in {aside}"))
-            if leads:
-                run.begin(settings)
-                _learn(trainer, start.name if start else "", _same_command(name, data, loaded))
-            elif not trainer.learn(Silent()):
-                raise typer.Exit(130)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            hint = "take a smaller --size, or end other programs that use the memory"
-            raise EmogenError("out of memory: there is no room for the model itself", hint) from None
+
+def _trainer(
+    run: Run, team: Team, prepared: Corpus, settings: Settings, start: Path | None, origin: Path | None
+) -> Trainer:
+    """The trainer as every process of a team has it: resumed from ``start``, or begun from ``origin`` or nothing."""
+    from emogen.training.trainer import Trainer
+
+    trainer = Trainer(prepared, settings, run, origin, team)
+    if start:
+        trainer.resume(start)
+    return trainer
+
+
+@contextmanager
+def _room_for_the_model() -> Iterator[None]:
+    from emogen.system.devices import is_out_of_memory
+
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        hint = "take a smaller --size, or end other programs that use the memory"
+        raise EmogenError("out of memory: there is no room for the model itself", hint) from None
 
 
 def _meet(device: str) -> Team:
@@ -108,6 +134,47 @@ def _meet(device: str) -> Team:
     team = Team()
     team.meet(pick_device(device))
     return team
+
+
+@contextmanager
+def _team(run: Run, job: tuple[Any, ...], again: str) -> Iterator[Team]:
+    """As many processes as --processes says, which end with the block."""
+    from emogen.system.devices import pick_device
+    from emogen.training.distributed import Team
+
+    s = job[1].train
+    device, size = pick_device(s.device), s.processes
+    if size > 1 and device.type != "cpu":
+        raise UsageError(f"--processes {size} shares the cores of a CPU", "take --processes 1 on a GPU, or torchrun")
+    hint = f"{again} resumes from the last save; with --processes 1 it takes less memory"
+    if size == 1:
+        yield Team()
+        return
+    with TemporaryDirectory(prefix="emogen-") as folder:
+        meeting = Path(folder) / "meeting"
+        with companions(size - 1, _accompany, (size, meeting, run.folder, job), hint):
+            team = Team(0, size, meeting)
+            team.meet(device)
+            try:
+                yield team
+            finally:
+                team.part()
+
+
+def _accompany(
+    say_ready: Callable[[], None], rank: int, size: int, meeting: Path, run: Path, job: tuple[Any, ...]
+) -> None:
+    """What the other processes of --processes do: the same training, silently."""
+    import torch
+
+    from emogen.training.distributed import Team
+    from emogen.training.run import Run
+
+    team = Team(rank, size, meeting)
+    say_ready()
+    team.meet(torch.device("cpu"))
+    with _room_for_the_model():
+        _trainer(Run(run.parent, run.name), team, *job).learn(Silent())
 
 
 def _same_command(name: str, data: str, loaded: Loaded) -> str:
@@ -166,7 +233,9 @@ def _facts(trainer: Trainer) -> str:
     arithmetic = {True: "bfloat16", False: "float32", None: "arithmetic to be timed"}[trainer.bf16]
     where = f"{trainer.device.type}, {arithmetic}"
     if trainer.device.type == "cpu":
-        where += f", {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
+        threads, here = torch.get_num_threads(), trainer.team.here
+        where += f", {here} processes of" if here > 1 else ","
+        where += f" {threads} thread{'s' * (threads > 1)}{' each' * (here > 1)}"
     clips = len(trainer.corpus.clips("train"))
     begun = f", begun from {trainer.init}" if trainer.init else ""
     return (
@@ -187,6 +256,7 @@ class Screen:
         self.task = self.bar.add_task("", total=None, epoch=1, facts="")
         self.logged = time.monotonic()
         self.draws = True
+        self.steps = 0
 
     def __enter__(self) -> Screen:
         self.bar.start()
@@ -201,11 +271,18 @@ class Screen:
                 self.run.say(f"error: {error}")
 
     def step(self, epoch: int, batch: int, batches: int, loss: float, notes_per_s: float, left_s: float) -> None:
-        """Move the bar; every LOG_EVERY_S, and after the first step, write a line into the log."""
+        """Move the bar; every LOG_EVERY_S, and after the first step, write a line into the log.
+
+        Once, after ESTIMATE_STEPS of the training or at the end of a shorter epoch, say how long all of it takes.
+        """
         facts = f"loss {loss:.3f}  {notes_per_s:,.0f} notes/s  {_time(left_s)} left"
         self.bar.update(self.task, completed=batch, total=batches, epoch=f"{epoch}/{self.epochs}", facts=facts)
         if time.monotonic() - self.logged > LOG_EVERY_S or batch == epoch == 1:
             self.say(f"epoch {epoch}/{self.epochs} batch {batch}/{batches}  {facts}", only_log=console.is_terminal)
+        self.steps += 1
+        if self.steps <= ESTIMATE_STEPS and (self.steps == ESTIMATE_STEPS or batch == batches):
+            self.steps = ESTIMATE_STEPS
+            self.say(f"about {_time(left_s)} until all {self.epochs} epochs are done")
 
     def epoch(self, loss: EpochLoss) -> None:
         """A line per epoch."""

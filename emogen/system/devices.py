@@ -50,22 +50,17 @@ def check_compiler(device: torch.device) -> None:
         raise EmogenError("--compile needs a C++ compiler, and none is installed", hint)
 
 
-def default_threads() -> int:
+def default_threads(processes: int = 1) -> int:
     """One fewer than the cores, at most 3: with every core taken, any other busy program stalls each operation.
 
-    Processes that torchrun started on this machine share the cores.
+    ``processes`` that compute together on this machine share the cores; the threads are those of each.
     """
-    return max(1, min(3, (os.cpu_count() or 2) - 1) // _processes())
+    return max(1, min(3, ((os.cpu_count() or 2) - 1) // processes))
 
 
-def most_threads() -> int:
+def most_threads(processes: int = 1) -> int:
     """One thread per core: more of them wait for each other at every operation, and use up the cores by waiting."""
-    return max(1, (os.cpu_count() or 1) // _processes())
-
-
-def _processes() -> int:
-    """Processes that torchrun started on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(1, (os.cpu_count() or 1) // processes)
 
 
 @contextmanager

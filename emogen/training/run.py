@@ -29,8 +29,8 @@ from emogen.system.signals import ENDING
 FREE_ON_RESUME = frozenset(
     f"train.{name}"
     for name in (
-        "epochs", "accumulate", "device", "threads", "compile", "patience", "checkpoint_every", "keep_periodic",
-        "keep_best", "save_every_s",
+        "epochs", "accumulate", "device", "threads", "processes", "compile", "patience", "checkpoint_every",
+        "keep_periodic", "keep_best", "save_every_s",
     )
 )  # fmt: skip
 """Options that may change when a run resumes; any other option of model or train would make it another training."""

@@ -60,7 +60,8 @@ class Trainer:
         self.bf16_on_cpu: bool | None = None
         """What was found to be faster, where it was timed, now or before the training went on."""
         self.settled = False
-        torch.set_num_threads(min(s.threads or default_threads(), most_threads()))
+        here = self.team.here
+        torch.set_num_threads(min(s.threads or default_threads(here), most_threads(here)))
         torch.manual_seed(s.seed)
         self.model = Composer(settings.model)
         self.init, scale = "", None
@@ -146,8 +147,8 @@ class Trainer:
         if self.settled:
             return
         self.settled = True
-        if s.threads > most_threads():
-            watch.say(f"--threads {s.threads} is more than this machine has cores for: {most_threads()} it is")
+        if s.threads > (most := most_threads(self.team.here)):
+            watch.say(f"--threads {s.threads} is more than this machine has cores for: {most} it is")
         if self.bf16 is None:
             speed = self.time_bf16(watch)
             self.bf16 = self.bf16_on_cpu = self.team.any(self.team.leads and speed > WORTH)
