@@ -12,7 +12,7 @@ import torch
 from emogen.composing import generate as generation
 from emogen.composing import steering
 from emogen.composing.drafts import LAST_STRIKE_MS, Drafts, Drawn, ring
-from emogen.composing.generate import AS_LEARNT, draw, draw_note, generate
+from emogen.composing.generate import AS_LEARNT, LENGTH, chances, draw, draw_note, generate, tilted
 from emogen.composing.rules import BEGIN_MS, PAUSE_MS
 from emogen.composing.wish import Wish
 from emogen.model.network import Composer
@@ -402,7 +402,8 @@ class Reads:
 
 
 def test_only_pitches_are_truncated() -> None:
-    """Truncated to the likeliest: one pitch of each draft; all else has the spread that the network expects."""
+    """Truncated to the likeliest: one pitch of each draft; all else has the spread that the network expects, or for
+    durations its mean."""
     rows = 4000
     strict = SampleSettings(temperature=0.1, top_k=1, top_p=0.01, min_p=0.99, guidance=1)
     reader = Reads(rows)
@@ -411,7 +412,9 @@ def test_only_pitches_are_truncated() -> None:
     drafts = Drafts([wish(60, seed) for seed in range(rows)], PLANS)
     note, _ = draw_note(cast(Any, reader), drafts, strict)
     assert set(note[:, COLUMN.pitch].tolist()) == {int(reader.expected[COLUMN.pitch][0].argmax())}
-    for family in (COLUMN.shift, COLUMN.velocity, COLUMN.duration):
+    long = chances(reader.expected[COLUMN.duration][:1].astype(float))[0]
+    assert abs(LENGTH[note[:, COLUMN.duration]].mean() - long @ LENGTH) < 0.05
+    for family in (COLUMN.shift, COLUMN.velocity):
         expected = np.exp(reader.expected[family][0])
         if family == COLUMN.shift:
             expected[SHIFT_MS > BEGIN_MS] = 0
@@ -426,11 +429,31 @@ def test_the_notes_of_a_chord_are_spread_by_a_few_milliseconds(pieces: Mapping[f
     assert ((gaps_ms > 0) & (gaps_ms <= SPREAD_MS)).any()
 
 
-def test_a_piece_has_more_of_the_harmony_of_its_plan_than_a_piece_of_another(model: Composer) -> None:
+def test_a_piece_has_more_of_the_harmony_of_its_plan_than_a_piece_of_another() -> None:
     wishes = [
         wish(20, seed, **dict(zip(TONICS, unit((np.arange(12) == only) * 1.0), strict=True)))
         for only in (3, 9)  # E flat alone, A alone
         for seed in range(32)
     ]
-    e_flat = np.array([(piece.pitch % 12 == 3).mean() for piece in make(model, *wishes)])
+    indifferent = wanting(pitch=0.0)
+    e_flat = np.array([(piece.pitch % 12 == 3).mean() for piece in make(indifferent, *wishes)])
     assert e_flat[:32].mean() > 1.2 * e_flat[32:].mean()
+
+
+def test_a_lower_temperature_keeps_the_mean_of_what_is_drawn() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(50, 95)).astype(np.float32) * np.linspace(0.5, 2, 50, dtype=np.float32)[:, None]
+    logits[10:20, 40:] = -np.inf  # of the rules
+    before = chances(logits.astype(np.float64))
+    after = chances(tilted(logits, 0.7, LENGTH).astype(np.float64) / 0.7)
+    plain = chances(logits.astype(np.float64) / 0.7)
+    np.testing.assert_allclose(after @ LENGTH, before @ LENGTH, atol=0.02)
+    assert np.abs(plain @ LENGTH - before @ LENGTH).mean() > 0.03
+    assert (after[10:20, 40:] == 0).all()
+    assert ((after**2).sum(1) > (before**2).sum(1)).mean() > 0.9  # sharper
+
+
+def test_where_one_value_is_possible_a_tilt_leaves_it() -> None:
+    logits = np.full((2, 95), -np.inf, dtype=np.float32)
+    logits[0, 0] = logits[1, 94] = 3.0
+    assert tilted(logits, 0.7, LENGTH).argmax(1).tolist() == [0, 94]

@@ -14,7 +14,7 @@ from emogen.music.midi import midi_bytes, read_piece
 from tests.conftest import Run
 from tests.training import Notebook, new_trainer
 
-PIECE = "0c765a80b7ca7e0a1204323fa9f83ae2c23b002b2abc762028cec01c2ecdda97"
+PIECE = "e4700adfe5b37a6ae2d08e6dace64f4d001fb47e6eefb33333ac5e27e137655d"
 LOSSES = (
     17.60699, 17.55694, 17.63483, 17.64514, 17.63189, 17.63068, 17.61852, 17.81663, 17.5689, 17.53413,
     17.53734, 17.53106, 17.95506, 17.64285, 17.38723, 17.48749, 17.42525, 17.39385, 17.34253, 17.30597,

@@ -8,8 +8,9 @@ import pytest
 
 from emogen.emotion import EMOTIONS
 from emogen.music.measures import MAJOR, MINOR, key_fit, unit
-from emogen.music.plan import ENTRIES, HARMONY, PLANS_KEPT, Plans, PlanTable, measure
+from emogen.music.plan import ENTRIES, HARMONY, LEVEL, PLANS_KEPT, Plans, PlanTable, measure
 from emogen.music.tokens import COLUMN, DURATION_MS, SHIFT_MS, SIZES, VELOCITY, Tokens
+from tests import tiny
 from tests.music import PLAN_MEAN, PLAN_SD, random_tokens
 
 
@@ -210,8 +211,18 @@ def test_typical_plans_are_the_half_that_is_nearest_to_its_emotion_and_furthest_
     )
     typical = table.typical()
     for name, kept in typical.items():
-        np.testing.assert_array_equal(kept, plans[name][[0, 2, 4, 5, 7]].astype(np.float32))
+        own = np.delete(plans[name][[0, 2, 4, 5, 7]], LEVEL, axis=1)
+        np.testing.assert_array_equal(np.delete(kept, LEVEL, axis=1), own.astype(np.float32))
     assert typical.keys() == {"happy", "sad"}
+
+
+def test_typical_plans_are_as_dense_and_as_high_on_average_as_all_of_their_emotion_and_differ_as_they_did() -> None:
+    for name, kept in tiny.plans().typical().items():
+        every = np.array(tiny.plans().by_emotion[name], dtype=np.float32)
+        rows = every[tiny.plans().typical_rows()[name]]
+        np.testing.assert_allclose(kept[:, LEVEL].mean(0), every[:, LEVEL].mean(0), atol=1e-5)
+        assert (np.abs(rows[:, LEVEL].mean(0) - every[:, LEVEL].mean(0)) > 1e-3).any()
+        np.testing.assert_allclose(np.ptp(kept[:, LEVEL], axis=0), np.ptp(rows[:, LEVEL], axis=0), atol=1e-5)
 
 
 @pytest.mark.parametrize("number", [1, 2])

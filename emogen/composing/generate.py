@@ -27,21 +27,25 @@ from emogen.model.rotary import Floats32
 from emogen.music import position, relative
 from emogen.music.notes import Ints, Piece
 from emogen.music.plan import PlanTable
-from emogen.music.tokens import COLUMN, SHIFT_MS
+from emogen.music.tokens import COLUMN, DURATION_MS, SHIFT_MS
 from emogen.settings import SampleSettings
 
 if TYPE_CHECKING:
     from emogen.model.growing import Reader
     from emogen.model.network import Composer
 
-SHARPNESS = 2.5
-"""Of the pulse, see ``growing.Reader.logits``. Drawn as they are learnt, pieces drift into the spacing of the notes
-they have just drawn (benchmarks/recipe.md, "The charted voice")."""
+SHARPNESS = 1.0
+"""Of the pulse, see ``growing.Reader.logits``: with it the phases of notes within beats are spread as in real clips
+(benchmarks/recipe.md, "Durations")."""
 AS_LEARNT = SampleSettings(temperature=1, top_p=1, top_k=0, min_p=0)
-"""How velocities and durations are sampled, whatever is set. Truncated, durations make pieces denser by a fifth, and
-velocities obey less (benchmarks/recipe.md)."""
-RHYTHM = AS_LEARNT.model_copy(update={"temperature": 0.85})
-"""How shifts are sampled: pieces are as dense as real ones, and more even than at 1 (benchmarks/recipe.md)."""
+"""How shifts and velocities are sampled, whatever is set: truncated, velocities obey less (benchmarks/recipe.md)."""
+EVEN = AS_LEARNT.model_copy(update={"temperature": 0.7})
+"""How durations are sampled, as long on average as at temperature 1, see ``tilted``. A network that has drawn odd
+durations goes on oddly: with this alone pieces are more coherent (benchmarks/recipe.md, "Durations")."""
+LENGTH = np.log(DURATION_MS).astype(np.float64)
+"""What durations (95,) are long, as their mean is taken: a logarithm."""
+ROUNDS, LONGEST, LEAST_VARIANCE = 4, 2.0, 1e-3
+"""Of Newton's method in ``tilted``: its steps, the longest of them, and the least variance that it divides by."""
 
 
 @np.errstate(all="ignore")  # what comes of it is looked at below
@@ -142,7 +146,9 @@ def draw_note(
         for rule in rules:
             if (pull := rule(drafts, note)) is not NOTHING:
                 logits = logits + pull
-        drawn = draw(logits, chance[:, family], (RHYTHM, sample, AS_LEARNT, AS_LEARNT)[family])
+        if family == COLUMN.duration:
+            logits = tilted(logits, EVEN.temperature, LENGTH)
+        drawn = draw(logits, chance[:, family], (AS_LEARNT, sample, AS_LEARNT, EVEN)[family])
         note[:, family] = drawn
         if family + 1 == len(RULES):
             break
@@ -168,6 +174,32 @@ def tell(following: Following, drafts: Drafts, family: int, shift: Ints) -> npt.
         hidden[:, -1] = relative.NO_ROOT
         return np.concatenate([told, hidden])
     return None
+
+
+def tilted(
+    logits: npt.NDArray[np.float32], temperature: float, values: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float32]:
+    """Logits (B, V) that at a temperature have the same mean of some values (V,) as these have at 1.
+
+    A low temperature alone moves the mean towards the mode: every note becomes shorter. Of all distributions with that
+    mean the exponential tilt, logits plus a multiple of the values, is the nearest to the sharpened one (Csiszár,
+    "I-divergence geometry of probability distributions and minimization problems", 1975).
+    """
+    wide, centred = logits.astype(np.float64), values - values.mean()
+    wanted = chances(wide) @ centred
+    tilt = np.zeros(len(wide))
+    for _ in range(ROUNDS):
+        p = chances(wide / temperature + tilt[:, None] * centred)
+        mean = p @ centred
+        variance = np.maximum(p @ centred**2 - mean**2, LEAST_VARIANCE)
+        tilt += np.clip((wanted - mean) / variance, -LONGEST, LONGEST)
+    return (wide + temperature * tilt[:, None] * centred).astype(np.float32)
+
+
+def chances(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Probabilities (B, V) of logits (B, V)."""
+    p = np.exp(logits - logits.max(-1, keepdims=True))
+    return p / p.sum(-1, keepdims=True)
 
 
 def draw(logits: npt.NDArray[np.float32], chance: npt.NDArray[np.float64], sample: SampleSettings = AS_LEARNT) -> Ints:

@@ -60,7 +60,8 @@ class Steering:
     def __init__(self, wishes: Sequence[Wish], plans: PlanTable, charted: bool = False) -> None:
         """With ``charted`` the harmony is left to charts, and plans are those of clips whose bars are known."""
         rows = len(wishes)
-        self.wishes, self.plans, self.typical = list(wishes), plans, plans.typical_rows()
+        self.wishes, self.plans, self.rows = list(wishes), plans, plans.typical_rows()
+        self.typical = plans.typical()
         self.charted = charted
         self.steps = [wish.steps for wish in wishes]
         self.themes = [feelings.themes(wish.path) for wish in wishes]
@@ -143,13 +144,13 @@ class Steering:
     ) -> tuple[Plans, Progression | None]:
         """A plan (P,) typical of an emotion, with what the wish gives in its place; and its clip's bars."""
         name = str(rng.choice(list(emotion), p=list(emotion.values())))
-        rows, bars = self.typical.get(name), self.plans.progressions.get(name, ())
+        rows, bars = self.rows.get(name), self.plans.progressions.get(name, ())
         if rows is None:
             typical, rows = np.full((1, len(ENTRIES)), np.nan, dtype=np.float32), np.zeros(1, dtype=np.int64)
         else:
-            if self.charted and (known := [row for row in rows.tolist() if bars[row]]):
-                rows = np.array(known)
-            typical = np.array(self.plans.by_emotion[name], dtype=np.float32)[rows]
+            typical = self.typical[name]
+            if self.charted and (known := [at for at, row in enumerate(rows.tolist()) if bars[row]]):
+                typical, rows = typical[known], rows[known]
         pins = np.array([wish.pins.get(entry, np.nan) for entry in ENTRIES])
         pinned = self.plans.standardise(pins)
         if "mode" in wish.pins:  # with a harmony that has it
