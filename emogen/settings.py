@@ -264,7 +264,7 @@ OPTIONS = {
 """Every option under its full name, such as ``train.epochs``."""
 
 REMOVED = {
-    "sample.best_of": "it made no emotion clearer and is gone since 0.4.0: take it out",
+    "sample.best_of": "it is no setting since 0.4.0: emogen generate --best-of 4 chooses by ear",
     "train.tensorboard": "curves.png and log.jsonl hold the same; it is gone since 0.4.0: take it out",
 }
 """Options of earlier versions, with what became of them."""

@@ -740,3 +740,27 @@ def test_a_single_piece_is_shown_on_a_terminal_only(runs: Path, run: Run, monkey
     for more, shown in (([], True), (["--json"], False), (["--count", "2"], False)):
         err = run(*FIVE_S, "--force", *more)[2]
         assert ("▀" in err or "▄" in err) == shown
+
+
+def test_the_best_of_some_takes_is_the_piece_of_its_own_seed(run: Run, runs: Path) -> None:
+    assert runs
+    code, out, err = run(*FIVE_S, "--best-of", "3", "--count", "2", "--json")
+    assert not code, err
+    rows = json.loads(out)
+    assert [row["file"] for row in rows] == [f"happy_5s_seed{seed}_best3.mid" for seed in (1, 2)]
+    from emogen.evaluation.choosing import takes
+
+    for row, seed in zip(rows, (1, 2), strict=True):
+        assert row["seed"] in {take.seed for take in takes(Wish({"happy": 1.0}, 5.0, seed, {}), 3)}
+        code, _, err = run(*FIVE_S[:-1], str(row["seed"]), "--out", "again.mid", "--force")
+        assert not code, err
+        assert Path("again.mid").read_bytes() == Path(row["file"]).read_bytes()
+    assert not list(Path().glob("*_seed?.mid"))
+
+
+@pytest.mark.parametrize("number", ["0", "17"])
+def test_takes_are_few(number: str, run: Run) -> None:
+    code, _, err = run(*FIVE_S, "--best-of", number)
+    assert code == 2
+    assert "--best-of" in err
+    assert not list(Path().glob("*.mid"))

@@ -146,7 +146,7 @@ def test_an_option_of_an_earlier_version_is_refused_with_what_became_of_it(monke
     Path("emogen.toml").write_text("[sample]\nbest_of = 4\n")
     message, hint = refusal()
     assert message == "./emogen.toml: unknown option 'sample.best_of'"
-    assert hint == "it made no emotion clearer and is gone since 0.4.0: take it out"
+    assert hint == "it is no setting since 0.4.0: emogen generate --best-of 4 chooses by ear"
     Path("emogen.toml").unlink()
     monkeypatch.setenv("EMOGEN_SAMPLE__BEST_OF", "4")
     assert refusal() == ("environment: unknown option 'EMOGEN_SAMPLE__BEST_OF'", hint)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from emogen.music.chart import Chart
     from emogen.music.notes import Piece as Notes
 
-MOST_PIECES = 10_000
+MOST_PIECES, MOST_TAKES = 10_000, 16
 EMOTION_HELP = (
     f"{', '.join(EMOTIONS)}; a word for a mood; q1..q4; a mixture (happy:0.7,calm:0.3); passages "
     "(sad 0:00, calm 0:30); an even path (tense > calm); or all, one of each."
@@ -54,6 +54,9 @@ def generate(
         ),
     ] = 30.0,
     count: Annotated[int, typer.Option("--count", "-n", help="Pieces of each emotion.")] = 1,
+    best_of: Annotated[
+        int, typer.Option(help="Compose this many takes of each piece, 1 to 16, and keep the best by ear.")
+    ] = 1,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="A file for one piece, .mid or .wav, a folder for more (default: here)."),
@@ -126,6 +129,7 @@ def generate(
 
     names = _feelings(emotion, valence, arousal)
     check_range("--count", count, 1, MOST_PIECES)
+    check_range("--best-of", best_of, 1, MOST_TAKES)
     if seed is None:
         seed = secrets.randbelow(2**31)
     check_range("--seed", seed, 0, 2**32 - count)
@@ -141,7 +145,7 @@ def generate(
     wishes = [Wish.of(name, seconds, seed=seed + number, **wanted) for name in names for number in range(count)]
     kinds = outputs.chosen(wav=wav, ogg=ogg, mp3=mp3, png=png, html=html or open_it)
     kinds += tuple({outputs.named(out)} - {"", "mid", *kinds})
-    names_of_files = [_name(wish) for wish in wishes]
+    names_of_files = [_name(wish, best_of) for wish in wishes]
     files = takes.files(out, names_of_files, kinds, settings.paths.soundfont, force, verbose)
 
     from emogen.composing.piece import Piece
@@ -153,7 +157,7 @@ def generate(
     opening = (
         prime if prime is None or prime_from is prime_to is None else part(Piece.read(prime), prime_from, prime_to)
     )
-    pieces = compose(voice, wishes, settings.sample, opening)
+    pieces = _chosen(voice, wishes, best_of, settings.sample, opening)
     why = f" {unasked(settings.paths.runs)[1]}".rstrip() if not checkpoint else ""
     for word, mixture in _readings(emotion, wishes[0]):
         console.print(escape(f"{word} is read as {provenance.called(mixture)}"), soft_wrap=True)
@@ -197,10 +201,25 @@ def _chart(file: Path, seconds: float) -> Chart:
     return like(Piece.read(file).chart, seconds)
 
 
-def _name(wish: Wish) -> str:
+def _chosen(
+    voice: Voice, wishes: list[Wish], best_of: int, sample: SampleSettings, opening: Notes | Path | None
+) -> Iterator[Piece]:
+    """The piece for each wish: the only take, or the best of some."""
+    if best_of == 1:
+        return compose(voice, wishes, sample, opening)
+    from emogen.ear.fitted import Ear
+    from emogen.evaluation.choosing import best_of as chosen
+    from emogen.evaluation.choosing import takes as takes_of
+
+    every = [take for wish in wishes for take in takes_of(wish, best_of)]
+    return chosen(compose(voice, every, sample, opening), wishes, best_of, Ear.load())
+
+
+def _name(wish: Wish, best_of: int) -> str:
     """The name of the file for a wish."""
     feelings = [provenance.called(one.emotion, "{name}-{share:.2g}", "_") for one in wish.path]
-    return f"{'_to_'.join(feelings)[:MOST_OF_NAME]}_{wish.seconds:g}s_seed{wish.seed}.mid"
+    chosen = f"_best{best_of}" if best_of > 1 else ""
+    return f"{'_to_'.join(feelings)[:MOST_OF_NAME]}_{wish.seconds:g}s_seed{wish.seed}{chosen}.mid"
 
 
 def compose(
