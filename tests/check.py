@@ -54,6 +54,11 @@ def main(quick: bool) -> None:
         step("wheel: emogen --help", [emogen, "--help"], target, PYTHONPATH=str(target))
         compose: list[str | Path] = [emogen, "generate", "--emotion", "calm", "--seconds", "5"]
         step("wheel: a piece by the bundled voice", compose, target, PYTHONPATH=str(target))
+        step("wheel: a piece by the open voice", [*compose, "--checkpoint", "open"], target, PYTHONPATH=str(target))
+        licensed = (
+            "import pathlib; assert pathlib.Path('emogen/voices/open/LICENSE').read_text().startswith('MIT License')"
+        )
+        step("wheel: the licence of the open voice", [PYTHON, "-c", licensed], target)
 
 
 if __name__ == "__main__":

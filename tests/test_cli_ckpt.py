@@ -194,6 +194,13 @@ def test_the_bundled_voice_is_shown_like_any_other(run: Run) -> None:
     assert [facts["name"] for facts in (*meta["ancestors"], meta["dataset"])] == ["pop909", "supra", "EMOPIA_1.0"]
 
 
+def test_the_open_voice_is_shown_with_the_data_it_comes_from(run: Run) -> None:
+    code, out, err = run("ckpt", "show", "open")
+    assert (code, err) == (0, "")
+    assert "pop909 (1,888 train" in out
+    assert "EMOPIA" not in out
+
+
 # ---- export
 
 

@@ -636,6 +636,7 @@ def test_init_begins_another_run_with_a_checkpoint_and_takes_its_shape(emogen_tr
     [
         (("--init", "main/best", "--d-model", "64"), 2, "checkpoint 'main/best' has --d-model 32 (not 64)"),
         (("--init", "moon/best"), 1, "no run 'moon'"),
+        (("--init", "open", "--d-model", "64"), 2, "checkpoint 'open' has --d-model 192 (not 64)"),
     ],
 )
 def test_what_cannot_be_begun_from_is_told(

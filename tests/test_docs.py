@@ -16,6 +16,7 @@ import pytest
 import typer
 
 from emogen.cli import app
+from emogen.model.checkpoint import VOICES
 from emogen.music.midi import read_text
 from emogen.settings import LOCAL_CONFIG, OPTIONS, variable
 
@@ -26,7 +27,7 @@ PAGES = {
         [
             ROOT / "README.md",
             ROOT / "CONTRIBUTING.md",
-            ROOT / "emogen" / "voices" / "default" / "CARD.md",
+            *(ROOT / "emogen" / "voices").glob("*/CARD.md"),
             ROOT / "benchmarks" / "recipe.md",
             *(ROOT / "docs").glob("*.md"),
         ]
@@ -279,8 +280,15 @@ def test_how_it_works_says_what_every_room_is_for() -> None:
     assert sorted(named) == sorted(path.parent.name for path in (ROOT / "emogen").glob("*/__init__.py"))
 
 
-def test_the_model_card_has_the_usual_headings() -> None:
-    headings = set(re.findall(r"^## (.+)$", PAGES["emogen/voices/default/CARD.md"], re.MULTILINE))
+def test_the_open_voice_brings_the_licence_of_what_it_learnt_from() -> None:
+    licence = (VOICES["open"] / "LICENSE").read_text(encoding="utf-8")
+    assert licence.startswith("MIT License")
+    assert "Copyright (c) 2020 Music X Lab" in licence
+
+
+@pytest.mark.parametrize("voice", VOICES)
+def test_the_model_cards_have_the_usual_headings(voice: str) -> None:
+    headings = set(re.findall(r"^## (.+)$", PAGES[f"emogen/voices/{voice}/CARD.md"], re.MULTILINE))
     assert headings >= {
         "Model details", "Intended use", "Out-of-scope use", "Factors", "Metrics", "Training data", "Evaluation data",
         "Quantitative analyses", "Limits", "Ethical considerations", "Licence",

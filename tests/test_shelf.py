@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from emogen.errors import EmogenError
-from emogen.model.checkpoint import VOICE, WEIGHTS, load_trainer, load_weights, read_meta
+from emogen.model.checkpoint import VOICE, VOICES, WEIGHTS, load_trainer, load_weights, read_meta
 from emogen.training.shelf import all_in, found, name, resolve, resumable, rotate, runs_in, set_aside_after, unasked
 from tests.tiny import at, put
 
@@ -261,11 +261,19 @@ def test_what_cannot_be_found_is_told_with_what_there_is(said: str, message: str
 def test_without_any_run_the_command_that_makes_one_is_told(tmp_path: Path) -> None:
     with pytest.raises(EmogenError, match="no trained run in") as caught:
         resolve("best", tmp_path)
-    assert caught.value.hint == "train one: emogen train; the bundled voice is called default"
+    assert caught.value.hint == "train one: emogen train; the bundled voices are called default and open"
 
 
 def test_the_bundled_voice_is_meant_by_default_and_where_nothing_is_trained(tmp_path: Path) -> None:
     assert resolve("default", runs(tmp_path)) == resolve("", tmp_path / "none") == VOICE
+
+
+def test_the_open_voice_is_found_by_its_name_and_never_taken_unasked(tmp_path: Path) -> None:
+    begun = runs(tmp_path)
+    assert resolve("open", tmp_path / "none") == resolve("open", begun) == VOICES["open"] != VOICE
+    assert VOICES["open"] not in (unasked(tmp_path / "none")[0], unasked(begun)[0])
+    assert read_meta(VOICES["open"]).dataset.name == "pop909"
+    assert not read_meta(VOICES["open"]).ancestors
 
 
 @pytest.mark.parametrize(("voice", "taken"), [(8.0, VOICE), (9.5, None), (None, None)])

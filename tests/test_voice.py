@@ -13,11 +13,13 @@ from emogen.composing import voice as voices
 from emogen.composing.drafts import Drawn
 from emogen.composing.voice import Voice
 from emogen.composing.wish import Wish
+from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
 from emogen.model import opening
 from emogen.model.checkpoint import Meta
 from emogen.model.network import Composer
 from emogen.model.numpy_network import NumpyComposer
+from emogen.music.plan import PLANS_KEPT
 from emogen.settings import SampleSettings
 from emogen.system.devices import threads
 from tests import tiny
@@ -34,6 +36,7 @@ def test_a_voice_goes_by_its_names_and_says_who_it_is(tmp_path: Path) -> None:
     assert repr(voice) == f"<Voice tiny/{path.name}>"
     assert voice.plans == tiny.plans()
     assert Voice.open().label == "the bundled voice"
+    assert Voice.open("open").label == "the open voice"
     with pytest.raises(EmogenError, match="no checkpoint 'bst'"):
         Voice.open("bst", tmp_path / "runs")
 
@@ -45,6 +48,14 @@ def test_a_voice_composes_a_piece_for_each_wish_and_tells_how_far_it_is(tmp_path
     assert [piece.end_ms for piece in pieces] == [5000, 6000, 7000]
     assert told == sorted(told)
     assert told[-1] == 18
+
+
+def test_the_open_voice_composes_to_the_millisecond_and_knows_its_songs() -> None:
+    voice = Voice.open("open")
+    assert [voice.compose(emotion, 10, seed=1).end_ms for emotion in ("excited", "calm")] == [10_000, 10_000]
+    kept = {emotion: len(rows) for emotion, rows in voice.plans.by_emotion.items()}
+    assert kept == dict.fromkeys(EMOTIONS, PLANS_KEPT)
+    assert voice.known is not None
 
 
 def test_the_network_is_opened_when_it_is_needed_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from emogen.training import shelf
 
 app = typer.Typer(no_args_is_help=True)
 Which = Annotated[
-    str, typer.Argument(metavar="NAME", help="best, last, a checkpoint's name, RUN/best, a path, or default.")
+    str, typer.Argument(metavar="NAME", help="best, last, a checkpoint's name, RUN/best, a path, default or open.")
 ]
 
 

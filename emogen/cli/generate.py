@@ -67,8 +67,8 @@ def generate(
     checkpoint: Annotated[
         str,
         typer.Option(
-            help="best or last of the newest run, RUN/best, a checkpoint's name, a folder, a file, or default, "
-            "the bundled voice (default: best, where that is better than the bundled voice)."
+            help="best or last of the newest run, RUN/best, a checkpoint's name, a folder, a file, default (the "
+            "bundled voice), or open, from MIT-licensed music alone (default: best, where that is better than default)."
         ),
     ] = "",
     valence: Annotated[

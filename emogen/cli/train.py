@@ -41,7 +41,10 @@ def train(
     data: Annotated[str, typer.Option(help="Name or folder of a prepared corpus (default: the last prepared).")] = "",
     resume: Annotated[str, typer.Option(help="Resume from this checkpoint of the run, not from its last.")] = "",
     init: Annotated[
-        str, typer.Option(help="Start with the weights of a checkpoint: default (the bundled voice), RUN/best, a path.")
+        str,
+        typer.Option(
+            help="Start with the weights of a checkpoint: default or open, the bundled voices, RUN/best, a path."
+        ),
     ] = "",
     fresh: Annotated[bool, typer.Option("--fresh", help="Start the run over; what it held gets another name.")] = False,
     *,

@@ -93,9 +93,10 @@ class Voice:
         """Open a voice by any of its names.
 
         Args:
-            name: "default", the bundled voice; "best" or "last" of the run trained last; a run ("main" or
-                "runs/main"), which means its best; "main/last"; a checkpoint's folder; an exported .safetensors file;
-                or "", the best of the run trained last if there is one, else the bundled voice.
+            name: "default", the bundled voice; "open", the one trained on MIT-licensed music alone; "best" or "last" of
+                the run trained last; a run ("main" or "runs/main"), which means its best; "main/last"; a checkpoint's
+                folder; an exported .safetensors file; or "", the best of the run trained last if there is one, else the
+                bundled voice.
             runs: the folder in which runs are looked up.
 
         Raises:

@@ -54,8 +54,10 @@ NO_FIT = "do not fit this emogen's network"
 
 WEIGHTS, META, TRAINER = "weights.safetensors", "meta.json", "trainer.pt"
 
-VOICE = Path(__file__).parents[1] / "voices" / "default"
-"""The bundled voice, a checkpoint like any other; users call it ``default``."""
+VOICES = {name: Path(__file__).parents[1] / "voices" / name for name in ("default", "open")}
+"""The bundled voices by the names that users call them, checkpoints like any other."""
+VOICE = VOICES["default"]
+"""*The* bundled voice, which composes where no other is named."""
 
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]

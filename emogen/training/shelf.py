@@ -13,7 +13,7 @@ from pathlib import Path
 
 from emogen.emotion import suggest
 from emogen.errors import EmogenError, UsageError
-from emogen.model.checkpoint import VOICE, WEIGHTS, Meta, read_meta
+from emogen.model.checkpoint import VOICE, VOICES, WEIGHTS, Meta, read_meta
 from emogen.system import files
 from emogen.system.files import shown
 
@@ -146,16 +146,17 @@ def resolve(name: str, runs: Path) -> Path:
     """The checkpoint that a user names.
 
     ``best``, ``last`` or a checkpoint's name are looked up in the run trained last; ``RUN/best`` in the run of that
-    name; a run, by its name or folder, means its best; ``default`` is the bundled voice; anything else is the path of a
-    checkpoint folder or of an exported ``.safetensors`` file. Nothing at all means what ``unasked`` gives.
+    name; a run, by its name or folder, means its best; ``default`` and ``open`` are the bundled voices; anything else
+    is the path of a checkpoint folder or of an exported ``.safetensors`` file. Nothing at all means what ``unasked``
+    gives.
 
     Raises:
         EmogenError: there is none, with the command that makes one or the names there are.
     """
     if not name:
         return unasked(runs)[0]
-    if name == "default":
-        return VOICE
+    if name in VOICES:
+        return VOICES[name]
     as_path = Path(name)
     if name not in ("best", "last") and ((as_path / WEIGHTS).is_file() or as_path.is_file()):
         return as_path
@@ -171,7 +172,7 @@ def resolve(name: str, runs: Path) -> Path:
         run_name, _, which = name.rpartition("/")
         named = [run for run in trained if not run_name or run.name == run_name]
         if not trained:
-            hint = "train one: emogen train; the bundled voice is called default"
+            hint = f"train one: emogen train; the bundled voices are called {' and '.join(VOICES)}"
             raise EmogenError(f"no checkpoint '{name}': there is no trained run in {runs}", hint)
         if not named:
             hint = f"{suggest(run_name, run_names)} the runs are {', '.join(run_names)}".strip()
@@ -191,4 +192,6 @@ def label(path: Path, meta: Meta) -> str:
     """The name of a checkpoint in messages."""
     if path == VOICE:
         return "the bundled voice"
+    if path == VOICES["open"]:
+        return "the open voice"
     return f"{meta.run}/{shown(path.name)}" if path.is_dir() else shown(path.name)
