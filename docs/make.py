@@ -59,7 +59,7 @@ def emogen(command: str, folder: Path) -> str:
         cwd=folder, env=os.environ | WINDOW, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, encoding="utf-8", check=True,
     )  # fmt: skip
-    return done.stdout
+    return done.stdout.replace(str(Path.home()), "~")  # nobody's own folder
 
 
 def session() -> None:

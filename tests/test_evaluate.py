@@ -36,7 +36,7 @@ def test_every_emotion_is_asked_for_equally_often_with_plans_typical_of_it() -> 
     assert [next(iter(wish.emotion)) for wish in wishes] == [name for name in EMOTIONS for _ in range(3)]
     assert len({wish.seed for wish in wishes}) == len(wishes)
     for wish, row in zip(wishes, wanted, strict=True):
-        assert row.tolist() in PLANS.typical()[next(iter(wish.emotion))].tolist()
+        assert row.tolist() in PLANS.typical()[next(iter(wish.emotion))].plans.tolist()
         raw = [wish.pins[name] for name in ENTRIES]
         assert (np.array(raw) - PLANS.mean) / PLANS.sd == pytest.approx(row)
     again, other = planned_wishes(PLANS, 3, 12.0, seed=5)[1], planned_wishes(PLANS, 3, 12.0, seed=6)[1]

@@ -445,7 +445,7 @@ def test_a_lower_temperature_keeps_the_mean_of_what_is_drawn() -> None:
     logits = rng.normal(size=(50, 95)).astype(np.float32) * np.linspace(0.5, 2, 50, dtype=np.float32)[:, None]
     logits[10:20, 40:] = -np.inf  # of the rules
     before = chances(logits.astype(np.float64))
-    after = chances(tilted(logits, 0.7, LENGTH).astype(np.float64) / 0.7)
+    after = chances(tilted(logits, 0.7, LENGTH).astype(np.float64))
     plain = chances(logits.astype(np.float64) / 0.7)
     np.testing.assert_allclose(after @ LENGTH, before @ LENGTH, atol=0.02)
     assert np.abs(plain @ LENGTH - before @ LENGTH).mean() > 0.03

@@ -210,16 +210,16 @@ def test_typical_plans_are_the_half_that_is_nearest_to_its_emotion_and_furthest_
         }
     )
     typical = table.typical()
-    for name, kept in typical.items():
+    for name, (_, kept) in typical.items():
         own = np.delete(plans[name][[0, 2, 4, 5, 7]], LEVEL, axis=1)
         np.testing.assert_array_equal(np.delete(kept, LEVEL, axis=1), own.astype(np.float32))
     assert typical.keys() == {"happy", "sad"}
 
 
 def test_typical_plans_are_as_dense_and_as_high_on_average_as_all_of_their_emotion_and_differ_as_they_did() -> None:
-    for name, kept in tiny.plans().typical().items():
+    for name, (own, kept) in tiny.plans().typical().items():
         every = np.array(tiny.plans().by_emotion[name], dtype=np.float32)
-        rows = every[tiny.plans().typical_rows()[name]]
+        rows = every[own]
         np.testing.assert_allclose(kept[:, LEVEL].mean(0), every[:, LEVEL].mean(0), atol=1e-5)
         assert (np.abs(rows[:, LEVEL].mean(0) - every[:, LEVEL].mean(0)) > 1e-3).any()
         np.testing.assert_allclose(np.ptp(kept[:, LEVEL], axis=0), np.ptp(rows[:, LEVEL], axis=0), atol=1e-5)
@@ -229,7 +229,7 @@ def test_typical_plans_are_as_dense_and_as_high_on_average_as_all_of_their_emoti
 def test_few_plans_or_one_emotion_have_typical_ones_too(number: int) -> None:
     plans = {"calm": ((0.5,) * len(ENTRIES),) * number}
     one = PlanTable(entries=ENTRIES, mean=PLAN_MEAN, sd=PLAN_SD, by_emotion=plans)
-    assert one.typical()["calm"].tolist() == [[0.5] * len(ENTRIES)]
+    assert one.typical()["calm"].plans.tolist() == [[0.5] * len(ENTRIES)]
     assert one.model_copy(update={"by_emotion": {}}).typical() == {}
 
 

@@ -25,7 +25,7 @@ OWN = slice(0, HARMONY.start)
 
 def test_a_plan_is_one_typical_of_the_emotion_and_is_renewed_when_its_time_is_over() -> None:
     drafts = Drafts([wish(200, seed, "calm") for seed in range(20)], PLANS)
-    own = PLANS.typical()["calm"]
+    own = PLANS.typical()["calm"].plans
     note, eight_s = np.full((20, 4), 30), np.full(20, 8000)
     plans = []
     for _ in range(16):
@@ -53,7 +53,7 @@ def test_a_piece_keeps_its_harmony_through_all_passages() -> None:
 def test_where_the_mode_is_given_the_harmony_is_of_a_clip_that_has_it(mode: float) -> None:
     drafts = Drafts([wish(30, seed, "calm", mode=mode) for seed in range(200)], PLANS)
     drafts.steer()
-    own = PLANS.typical()["calm"]
+    own = PLANS.typical()["calm"].plans
     near = np.abs(own[:, ENTRIES.index("mode")] * PLANS.sd[5] + PLANS.mean[5] - mode).argsort()[:NEAREST]
     drawn = (drafts.steering.planned[:, None, HARMONY] == own[:, HARMONY]).all(-1)
     assert drawn.any(0).nonzero()[0].tolist() == sorted(near)
@@ -105,7 +105,7 @@ def test_a_mixture_draws_plans_of_its_emotions_in_their_proportions() -> None:
     assert drafts.steering.emotion[7].tolist() == [mixture.get(name, 0) for name in EMOTIONS]
     share = {
         name: (drafts.steering.planned[:, None] == kept).all(-1).any(-1).mean()
-        for name, kept in PLANS.typical().items()
+        for name, (_, kept) in PLANS.typical().items()
     }
     assert share["happy"] + share["calm"] == 1
     assert share["happy"] == pytest.approx(0.75, abs=0.07)

@@ -39,8 +39,8 @@ SHARPNESS = 1.0
 (benchmarks/recipe.md, "Durations")."""
 AS_LEARNT = SampleSettings(temperature=1, top_p=1, top_k=0, min_p=0)
 """How shifts and velocities are sampled, whatever is set: truncated, velocities obey less (benchmarks/recipe.md)."""
-EVEN = AS_LEARNT.model_copy(update={"temperature": 0.7})
-"""How durations are sampled, as long on average as at temperature 1, see ``tilted``. A network that has drawn odd
+EVEN = 0.7
+"""The temperature of durations, which stay as long on average as at 1, see ``tilted``. A network that has drawn odd
 durations goes on oddly: with this alone pieces are more coherent (benchmarks/recipe.md, "Durations")."""
 LENGTH = np.log(DURATION_MS).astype(np.float64)
 """What durations (95,) are long, as their mean is taken: a logarithm."""
@@ -147,8 +147,8 @@ def draw_note(
             if (pull := rule(drafts, note)) is not NOTHING:
                 logits = logits + pull
         if family == COLUMN.duration:
-            logits = tilted(logits, EVEN.temperature, LENGTH)
-        drawn = draw(logits, chance[:, family], (AS_LEARNT, sample, AS_LEARNT, EVEN)[family])
+            logits = tilted(logits, EVEN, LENGTH)
+        drawn = draw(logits, chance[:, family], sample if family == COLUMN.pitch else AS_LEARNT)
         note[:, family] = drawn
         if family + 1 == len(RULES):
             break
@@ -179,7 +179,7 @@ def tell(following: Following, drafts: Drafts, family: int, shift: Ints) -> npt.
 def tilted(
     logits: npt.NDArray[np.float32], temperature: float, values: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float32]:
-    """Logits (B, V) that at a temperature have the same mean of some values (V,) as these have at 1.
+    """These logits (B, V) at a temperature, with the mean that some values (V,) have at 1.
 
     A low temperature alone moves the mean towards the mode: every note becomes shorter. Of all distributions with that
     mean the exponential tilt, logits plus a multiple of the values, is the nearest to the sharpened one (Csiszár,
@@ -193,7 +193,7 @@ def tilted(
         mean = p @ centred
         variance = np.maximum(p @ centred**2 - mean**2, LEAST_VARIANCE)
         tilt += np.clip((wanted - mean) / variance, -LONGEST, LONGEST)
-    return (wide + temperature * tilt[:, None] * centred).astype(np.float32)
+    return (wide / temperature + tilt[:, None] * centred).astype(np.float32)
 
 
 def chances(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -20,7 +20,7 @@ from emogen.composing import feelings
 from emogen.composing.wish import Wish
 from emogen.emotion import EMOTIONS
 from emogen.music.notes import Ints
-from emogen.music.plan import ENTRIES, HARMONY, Plans, PlanTable, measure
+from emogen.music.plan import ENTRIES, HARMONY, Plans, PlanTable, Typical, measure
 from emogen.music.songbook import Progression
 from emogen.music.tokens import COLUMN, Tokens
 
@@ -42,6 +42,10 @@ LACK_SDS = 3.0
 """The largest lack that counts, in SDs of the corpus: beyond it, plans are unlike any that the model has seen."""
 
 
+ANY = Typical(np.zeros(1, dtype=np.int64), np.full((1, len(ENTRIES)), np.nan, dtype=np.float32))
+"""The plan of an emotion of which none are known: all open."""
+
+
 class Source(NamedTuple):
     """A real clip after which a theme goes."""
 
@@ -60,8 +64,7 @@ class Steering:
     def __init__(self, wishes: Sequence[Wish], plans: PlanTable, charted: bool = False) -> None:
         """With ``charted`` the harmony is left to charts, and plans are those of clips whose bars are known."""
         rows = len(wishes)
-        self.wishes, self.plans, self.rows = list(wishes), plans, plans.typical_rows()
-        self.typical = plans.typical()
+        self.wishes, self.plans, self.typical = list(wishes), plans, plans.typical()
         self.charted = charted
         self.steps = [wish.steps for wish in wishes]
         self.themes = [feelings.themes(wish.path) for wish in wishes]
@@ -144,13 +147,10 @@ class Steering:
     ) -> tuple[Plans, Progression | None]:
         """A plan (P,) typical of an emotion, with what the wish gives in its place; and its clip's bars."""
         name = str(rng.choice(list(emotion), p=list(emotion.values())))
-        rows, bars = self.rows.get(name), self.plans.progressions.get(name, ())
-        if rows is None:
-            typical, rows = np.full((1, len(ENTRIES)), np.nan, dtype=np.float32), np.zeros(1, dtype=np.int64)
-        else:
-            typical = self.typical[name]
-            if self.charted and (known := [at for at, row in enumerate(rows.tolist()) if bars[row]]):
-                typical, rows = typical[known], rows[known]
+        bars = self.plans.progressions.get(name, ())
+        rows, typical = self.typical.get(name, ANY)
+        if self.charted and bars and (known := [at for at, row in enumerate(rows.tolist()) if bars[row]]):
+            rows, typical = rows[known], typical[known]
         pins = np.array([wish.pins.get(entry, np.nan) for entry in ENTRIES])
         pinned = self.plans.standardise(pins)
         if "mode" in wish.pins:  # with a harmony that has it

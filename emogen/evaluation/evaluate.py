@@ -76,7 +76,7 @@ def planned_wishes(plans: PlanTable, count: int, seconds: float, seed: int) -> t
     """N wishes, ``count`` for each emotion, with plans typical of it, and these plans (N, P), standardised."""
     wishes, wanted, typical = [], [], plans.typical()
     for e, name in enumerate(EMOTIONS):
-        table = typical.get(name, np.zeros((1, len(ENTRIES)), dtype=np.float32))
+        table = typical[name].plans if name in typical else np.zeros((1, len(ENTRIES)), dtype=np.float32)
         for number in range(count):
             row = table[np.random.default_rng([seed, e, number]).integers(len(table))]
             raw = row * np.array(plans.sd) + np.array(plans.mean)

@@ -6,7 +6,7 @@ They are measured on the notes themselves, so the model learns to follow them wi
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -95,6 +95,15 @@ def measure(notes: Tokens, lengths: npt.ArrayLike) -> Plans:
     return np.stack(plan, axis=1).astype(np.float32)
 
 
+class Typical(NamedTuple):
+    """The plans of an emotion that pieces follow."""
+
+    rows: Ints
+    """(K,): which of the table's plans of the emotion these are."""
+    plans: Plans
+    """(K, P), standardised; as dense and as high, on average, as all plans of the emotion."""
+
+
 class PlanTable(BaseModel):
     """How plans are standardised, and plans of real clips to draw from. It holds numbers, not music."""
 
@@ -133,17 +142,8 @@ class PlanTable(BaseModel):
         """The tonic (0 is C) of a standardised plan (P,), and whether it is in minor."""
         return key_of(plan * np.array(self.sd) + np.array(self.mean))
 
-    def typical(self) -> dict[str, Plans]:
-        """The plans (K, P) of ``typical_rows``, as dense and as high, on average, as all of their emotion."""
-        typical = {}
-        for name, rows in self.typical_rows().items():
-            every = np.array(self.by_emotion[name], np.float32)
-            typical[name] = every[rows]
-            typical[name][:, LEVEL] += every[:, LEVEL].mean(0) - every[rows][:, LEVEL].mean(0)
-        return typical
-
-    def typical_rows(self) -> dict[str, Ints]:
-        """Which plans of each emotion best distinguish it from the others: the half (K,) that pieces follow.
+    def typical(self) -> dict[str, Typical]:
+        """The plans of each emotion that best distinguish it from the others: the half that pieces follow.
 
         By linear discriminant analysis (Fisher 1936) of all entries but the harmony, because the key says nothing
         about the emotion.
@@ -160,7 +160,9 @@ class PlanTable(BaseModel):
         best, first = {}, 0
         for e, (name, plans) in enumerate(kept.items()):
             order = (-fit[first : first + len(plans), e]).argsort(kind="stable")
-            best[name] = np.sort(order[: -(-len(plans) // 2)])
+            rows = np.sort(order[: -(-len(plans) // 2)])
+            best[name] = Typical(rows, plans[rows])
+            best[name].plans[:, LEVEL] += plans[:, LEVEL].mean(0) - plans[rows][:, LEVEL].mean(0)
             first += len(plans)
         return best
 
