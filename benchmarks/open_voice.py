@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emogen.data.batches import cut
+from emogen.data.batches import measured
 from emogen.data.corpus import Corpus, open_corpus
 from emogen.emotion import EMOTIONS
 from emogen.model import checkpoint
@@ -37,13 +37,9 @@ FARTHEST = 1.5, 2.0
 
 def table(corpus: Corpus, scale: plan.PlanTable, longest: int) -> plan.PlanTable:
     """The table, on the scale that the network was trained with, from the first ``longest`` notes of the pieces."""
-    windows = cut(corpus, corpus.clips("train"), longest, None)
-    windows = windows[windows[:, 1] == 0]
-    heads = [corpus.notes(clip)[:length] for clip, _, length in windows.tolist()]
-    plans = np.concatenate([plan.measure(head[None], [len(head)]) for head in heads])
+    clips, plans = measured(corpus, longest)
     progressions = [
-        Progression.of(corpus.chart(clip), plan.key_of(row)[0])
-        for clip, row in zip(windows[:, 0].tolist(), plans, strict=True)
+        Progression.of(corpus.chart(clip), plan.key_of(row)[0]) for clip, row in zip(clips.tolist(), plans, strict=True)
     ]
     with_bars = np.array([progression is not None for progression in progressions])
     standard = scale.standardise(plans).astype(float)

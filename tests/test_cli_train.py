@@ -20,7 +20,7 @@ from torch import Tensor
 
 import emogen
 from emogen.cli import main
-from emogen.cli import train as screen
+from emogen.cli import training_screen as screen
 from emogen.data.prepare import prepare
 from emogen.model.checkpoint import META, TRAINER, WEIGHTS, load_trainer, load_weights, read_meta
 from emogen.model.network import Composer

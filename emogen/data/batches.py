@@ -80,6 +80,20 @@ def plan_table(
     Raises:
         EmogenError: there is no training clip.
     """
+    clips, plans = measured(corpus, longest)
+
+    def progression(row: int, tonic: int) -> Progression | None:
+        return Progression.of(corpus.chart(int(clips[row])), tonic)
+
+    return plan.PlanTable.of(plans, corpus.emotion[clips], seed, scale, progression if charted else None)
+
+
+def measured(corpus: Corpus, longest: int) -> tuple[Ints, plan.Plans]:
+    """The training clips (N,) and their plans (N, P), measured on their first ``longest`` notes.
+
+    Raises:
+        EmogenError: there is no training clip.
+    """
     windows = cut(corpus, corpus.clips("train"), longest, None)
     windows = windows[windows[:, 1] == 0]  # one per clip: otherwise dense clips would count more than others
     if not len(windows):
@@ -91,12 +105,7 @@ def plan_table(
         for row, (clip, start, length) in enumerate(some.tolist()):
             notes[row, :length] = corpus.notes(clip)[start : start + length]
         plans.append(plan.measure(notes, lengths))
-
-    def progression(row: int, tonic: int) -> Progression | None:
-        return Progression.of(corpus.chart(int(windows[row, 0])), tonic)
-
-    emotion = corpus.emotion[windows[:, 0]]
-    return plan.PlanTable.of(np.concatenate(plans), emotion, seed, scale, progression if charted else None)
+    return windows[:, 0], np.concatenate(plans)
 
 
 def cut(corpus: Corpus, clips: Ints, longest: int, rng: np.random.Generator | None) -> Ints:
