@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import mido
 import numpy as np
 import pytest
 
+import emogen
 from emogen.composing.form import compose
 from emogen.composing.piece import Piece
+from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
 from emogen.music.chart import Chart
 from emogen.music.notes import Piece as Notes
-from emogen.music.score import VALUES, key_signature, musicxml, snapped, spelt, values, voice
+from emogen.music.score import DIVISIONS, VALUES, bars_of, key_signature, musicxml, snapped, spelt, values, voice
 from tests.charts import played, steady
 from tests.music import random_piece
 from tests.test_form import BARS
@@ -83,7 +91,74 @@ def test_every_stretch_is_made_of_note_values_within_bars() -> None:
 
 def test_a_hand_is_chords_and_rests_one_after_the_other() -> None:
     at, until, pitch = np.array([12, 12, 24]), np.array([15, 18, 48]), np.array([60, 64, 67])
-    assert list(voice(at, until, pitch, 96)) == [(0, 12, ()), (12, 24, (60, 64)), (24, 48, (67,)), (48, 96, ())]
+    other = np.zeros((2, 0), dtype=np.int64)
+    assert list(voice(at, until, pitch, 96, (other[0], other[1]))) == [
+        (0, 12, ()),
+        (12, 24, (60, 64)),
+        (24, 48, (67,)),
+        (48, 96, ()),
+    ]
+
+
+def test_a_chord_ends_where_the_other_hand_takes_one_of_its_keys_over() -> None:
+    at, until, pitch = np.array([0, 0, 24]), np.array([24, 24, 48]), np.array([60, 64, 67])
+    other = np.array([0, 6, 9]), np.array([60, 64, 62])
+    assert list(voice(at, until, pitch, 48, other)) == [(0, 6, (60, 64)), (6, 24, ()), (24, 48, (67,))]
+
+
+MUSESCORE = next(filter(None, map(shutil.which, ("musescore3", "mscore3", "musescore", "mscore"))), "")
+
+
+def struck(file: Path) -> set[tuple[float, int]]:
+    """When keys are struck in a MIDI file, in parts of a beat, and which."""
+    midi, found = mido.MidiFile(file), set()
+    for track in midi.tracks:
+        now = 0
+        for message in track:
+            now += message.time
+            if message.type == "note_on" and message.velocity:
+                found.add((now * DIVISIONS / midi.ticks_per_beat, message.note))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not MUSESCORE, reason="MuseScore, which reads the scores, is missing (Debian: musescore3)")
+def test_musescore_reads_every_note_and_every_bar(tmp_path: Path) -> None:
+    from lxml import etree
+
+    compose_one = emogen.load().compose
+    ways: list[dict[str, Any]] = [{"meter": "3/4", "markers": [4.5]}, {"chords": "Am F C G", "loop": True}]
+    cases: list[tuple[Notes, Chart]] = []
+    for emotion in EMOTIONS:
+        for way in ways:
+            piece = compose_one(emotion, 10, seed=3, **way)
+            cases.append((piece, piece.chart))
+    triplets, beats = random_piece(0, 120), steady(100, 17)
+    cases.append((triplets, chart_of(triplets.end_ms / 1000 + 1)))
+    pick_up = ((np.arange(len(beats)) + 3) % 4).astype(np.int8)
+    zero = np.zeros(len(beats), np.int8)
+    cases.append((played(beats), Chart(beats, pick_up, zero, zero, zero)))
+    jobs = []
+    for number, (piece, chart) in enumerate(cases):
+        (tmp_path / f"{number}.musicxml").write_bytes(musicxml(piece, chart, "a title"))
+        for out in (f"{number}.mid", f"{number}.read.musicxml"):
+            jobs.append({"in": str(tmp_path / f"{number}.musicxml"), "out": str(tmp_path / out)})
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+    done = subprocess.run(
+        [MUSESCORE, "-j", str(tmp_path / "jobs.json")],
+        env=os.environ | {"QT_QPA_PLATFORM": "offscreen"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Error" not in done.stdout + done.stderr
+    for number, (piece, chart) in enumerate(cases):
+        at, until = snapped(piece, chart)
+        assert struck(tmp_path / f"{number}.mid") == set(zip(at.tolist(), piece.pitch.tolist(), strict=True))
+        read = etree.parse(tmp_path / f"{number}.read.musicxml")
+        assert len(read.findall("part/measure")) == len(bars_of(chart, int(until.max()))) - 1
+    assert etree.parse(tmp_path / "12.read.musicxml").find(".//tuplet") is not None
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Pieces as scores: two staves of MusicXML, from the notes and the chart they lie on.
 
 A performance is written as it would be read: in each beat onsets are snapped to sixteenths or to triplets, whichever
-are nearer; each hand has one voice, in which a chord lasts until the next; chords are named above the staff.
+are nearer; each hand has one voice, in which a chord lasts until the next, or until the other hand takes one of its
+keys over; chords are named above the staff.
 """
 
 from __future__ import annotations
@@ -65,19 +66,26 @@ def musicxml(piece: Piece, chart: Chart, title: str) -> bytes:
         beats_before = beats
     right = in_right_hand(piece)
     for staff, hand in ((1, right), (2, ~right)):
-        _write_hand(score, part, staff, voice(at[hand], until[hand], piece.pitch[hand], bars[-1]), bars, fifths)
+        other = at[~hand], piece.pitch[~hand]
+        sounding = voice(at[hand], until[hand], piece.pitch[hand], bars[-1], other)
+        _write_hand(score, part, staff, sounding, bars, fifths)
     score.tie_notes(part)
     return _named(save_musicxml(part), title, chart, bars, fifths)
 
 
 def _named(data: Any, title: str, chart: Chart, bars: list[int], fifths: int) -> bytes:
-    """The file with its title and its chords, which partitura writes in ways that MusicXML's schema does not have."""
+    """The file with what partitura leaves out: title and instrument, and chords as MusicXML's schema has them."""
     from lxml import etree
 
     root = etree.fromstring(data if isinstance(data, bytes) else data.encode())
     work = etree.Element("work")
     etree.SubElement(work, "work-title").text = title
     root.insert(0, work)
+    told = root.find("part-list/score-part")
+    instrument = etree.SubElement(told, "score-instrument", id="P1-I1")
+    etree.SubElement(instrument, "instrument-name").text = "Piano"
+    sound = etree.SubElement(told, "midi-instrument", id="P1-I1")
+    etree.SubElement(sound, "midi-channel").text = etree.SubElement(sound, "midi-program").text = "1"
     measures, names = root.findall("part/measure"), chart.names()
     for beat in reversed(range(len(chart) - 1)):
         if names[beat] == "N" or (beat and names[beat] == names[beat - 1]):
@@ -143,8 +151,12 @@ def bars_of(chart: Chart, until: int) -> list[int]:
     return found
 
 
-def voice(at: Ints, until: Ints, pitch: Ints, end: int) -> Iterator[Sounding]:
-    """One hand as chords and rests, one after the other until the end."""
+def voice(at: Ints, until: Ints, pitch: Ints, end: int, other: tuple[Ints, Ints]) -> Iterator[Sounding]:
+    """One hand as chords and rests, one after the other until the end.
+
+    Args:
+        other: when the other hand strikes, and which pitches: a chord ends where one of its keys is struck there.
+    """
     now = 0
     starts = np.unique(at)
     for start, following in zip(starts.tolist(), [*starts[1:].tolist(), end], strict=True):
@@ -152,6 +164,8 @@ def voice(at: Ints, until: Ints, pitch: Ints, end: int) -> Iterator[Sounding]:
         stop = min(int(until[here].max()), following)
         if following - stop <= LEGATO:
             stop = following
+        taken = other[0][np.isin(other[1], pitch[here]) & (other[0] > start)]
+        stop = min(stop, int(taken.min(initial=stop)))
         if start > now:
             yield now, start, ()
         yield start, stop, tuple(np.unique(pitch[here]).tolist())
