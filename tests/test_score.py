@@ -146,7 +146,7 @@ def test_musescore_reads_every_note_and_every_bar(tmp_path: Path) -> None:
     (tmp_path / "jobs.json").write_text(json.dumps(jobs))
     done = subprocess.run(
         [MUSESCORE, "-j", str(tmp_path / "jobs.json")],
-        env=os.environ | {"QT_QPA_PLATFORM": "offscreen"},
+        env=os.environ | {"QT_QPA_PLATFORM": "offscreen", "XDG_DATA_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=300,
