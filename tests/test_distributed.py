@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,16 +15,16 @@ import torch
 from emogen.data.batches import Batch
 from emogen.data.prepare import prepare
 from emogen.emotion import EMOTIONS
-from emogen.errors import EmogenError
 from emogen.model.checkpoint import load_weights
 from emogen.music.plan import ENTRIES
 from emogen.settings import DataSettings
-from emogen.system.processes import companions
 from emogen.training.distributed import Team
 from emogen.training.shelf import found
+from tests.conftest import Run
 from tests.midi_files import dataset
 
-OPTIONS = """
+EPOCHS = 8  # as many as let a signal come before the end
+OPTIONS = f"""
 [model]
 size = "tiny"
 d_model = 32
@@ -35,7 +34,7 @@ context_notes = 32
 dropout = 0.0
 
 [train]
-epochs = 2
+epochs = {EPOCHS}
 batch_size = 5
 precision = "float32"
 device = "cpu"
@@ -76,6 +75,13 @@ def test_the_shares_of_a_batch_are_the_batch(monkeypatch: pytest.MonkeyPatch) ->
     assert len(Team().share(batch(2)).notes) == 0
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    prepare(dataset(folder / "made", 12), folder / "data", DataSettings(workers=1), name="made")
+    return folder
+
+
 def environment(home: Path) -> dict[str, str]:
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("EMOGEN_")},
@@ -85,17 +91,24 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
-def train(here: Path, home: Path, processes: int, *arguments: str) -> str:
-    """``emogen train`` in the folder ``here``, by so many processes; what it says."""
+def train_as_two(here: Path, home: Path, *arguments: str) -> str:
+    """``emogen train`` in the folder ``here``, by two processes that torchrun starts; what it says."""
     here.mkdir(exist_ok=True)
     (here / "emogen.toml").write_text(OPTIONS)
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [sys.executable, *(launch if processes > 1 else []), "-m", "emogen", "train", *arguments],
+        [sys.executable, *launch, "-m", "emogen", "train", *arguments],
         cwd=here, env=environment(home), capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stderr
+
+
+@pytest.fixture(scope="module")
+def pair(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a run that two processes trained from its beginning to its end, and what they said."""
+    here = tmp_path_factory.mktemp("trained") / "pair"
+    return here, train_as_two(here, home)
 
 
 def losses(here: Path) -> list[float]:
@@ -103,68 +116,55 @@ def losses(here: Path) -> list[float]:
     return [loss for line in lines for loss in (line["train"], line["valid"])]
 
 
-@pytest.mark.slow
-def test_two_processes_train_as_one_and_may_go_on_as_one(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    prepare(dataset(tmp_path / "made", 12), home / "data", DataSettings(workers=1), name="made")
-    alone, pair, changed = tmp_path / "alone", tmp_path / "pair", tmp_path / "changed"
-    train(alone, home, 1)
-    told = train(pair, home, 2)
-    assert told.count("epoch 2/2  train") == 1  # one process speaks
-    assert len(losses(pair)) == 4
-    assert losses(pair) == pytest.approx(losses(alone), abs=1e-4)
-    (weights, expected) = (load_weights(found(here / "runs/main/checkpoints", "last")[0]) for here in (pair, alone))
-    for name, weight in expected.items():
-        assert torch.allclose(weights[name], weight, atol=1e-4), name
+def weights(here: Path) -> dict[str, torch.Tensor]:
+    return load_weights(found(here / "runs/main/checkpoints", "last")[0])
 
-    shutil.copytree(pair, changed)
-    assert "resuming from last" in train(changed, home, 1, "--epochs", "3")
-    assert "resuming from last" in train(pair, home, 2, "--epochs", "3")
-    assert losses(pair) == pytest.approx(losses(changed), abs=1e-4)
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_and_may_go_on_as_one(
+    home: Path, pair: tuple[Path, str], tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMOGEN_HOME", str(home))
+
+    def train_alone(here: Path, *arguments: str) -> str:
+        monkeypatch.chdir(here)
+        code, _, said = run("train", *arguments)
+        assert code == 0, said
+        return said
+
+    trained, said = pair
+    alone, again, changed = (tmp_path / name for name in ("alone", "again", "changed"))
+    for here in (again, changed):
+        shutil.copytree(trained, here)
+    alone.mkdir()
+    (alone / "emogen.toml").write_text(OPTIONS)
+    train_alone(alone)
+    assert said.count(f"epoch {EPOCHS}/{EPOCHS}  train") == 1  # one process speaks
+    assert len(losses(trained)) == 2 * EPOCHS
+    assert losses(trained) == pytest.approx(losses(alone), abs=1e-4)
+    found_weights, expected = weights(trained), weights(alone)
+    for name, weight in expected.items():
+        assert torch.allclose(found_weights[name], weight, atol=1e-4), name
+
+    longer = ("--epochs", str(EPOCHS + 1))
+    assert "resuming from last" in train_alone(changed, *longer)
+    assert "resuming from last" in train_as_two(again, home, *longer)
+    assert losses(again) == pytest.approx(losses(changed), abs=1e-4)
 
 
 # ---- the processes of --processes
 
 
-def answers(say_ready: Callable[[], None], place: int, at: int, late: bool) -> None:
-    """A companion in whose way something comes, before or after it is ready, where its place is ``at``."""
-    if late:
-        say_ready()
-    if place == at:
-        raise EmogenError("no room", "take less")
-    if place == -at:
-        os.kill(os.getpid(), signal.SIGKILL)
-    raise ConnectionError("the one in the other place is gone")
-
-
-@pytest.mark.parametrize("late", [False, True])
-@pytest.mark.parametrize(("at", "error", "hint"), [(2, "no room", "take less"), (-2, "was killed", "once more")])
-def test_why_a_companion_is_gone_is_told(at: int, error: str, hint: str, late: bool) -> None:
-    at, number = (at, 2) if late else (at // 2, 1)
-    entered = False
-
-    def accompanied() -> None:
-        nonlocal entered
-        with companions(number, answers, (at, late), "once more"):
-            entered = True
-            raise ConnectionError("somebody is gone")
-
-    with pytest.raises(EmogenError, match=error) as caught:
-        accompanied()
-    assert caught.value.hint == hint
-    assert entered is late, "who enters waits until all are ready"
-
-
 class Training:
     """``emogen train --processes 2`` under way, in a group of processes for itself, as a shell starts it."""
 
-    def __init__(self, here: Path, *arguments: str) -> None:
+    def __init__(self, here: Path, home: Path, *arguments: str) -> None:
         here.mkdir(exist_ok=True)
         (here / "emogen.toml").write_text(OPTIONS)
         self.said = here / "said"
         with self.said.open("w") as said:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "emogen", "train", *arguments], cwd=here, env=environment(here.parent / "home"),
+                [sys.executable, "-m", "emogen", "train", *arguments], cwd=here, env=environment(home),
                 stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 
@@ -191,12 +191,6 @@ class Training:
         return self.process.wait(300), self.said.read_text()
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Path:
-    prepare(dataset(tmp_path / "made", 12), tmp_path / "home" / "data", DataSettings(workers=1), name="made")
-    return tmp_path
-
-
 PAIR = ("--processes", "2")
 LONG = (*PAIR, "--epochs", "1000", "--fresh")
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the other processes are found in /proc")
@@ -204,10 +198,10 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the other process
 
 @pytest.mark.slow
 @on_linux
-def test_two_processes_stop_at_a_ctrl_c_that_reaches_both_and_go_on_bit_for_bit(here: Path) -> None:
-    whole = Training(here / "whole", *PAIR, "--epochs", "8")
-    assert whole.end()[0] == 0
-    parted = Training(here / "parted", *PAIR, "--epochs", "8")
+def test_two_processes_stop_at_a_ctrl_c_that_reaches_both_and_go_on_bit_for_bit(
+    home: Path, pair: tuple[Path, str], tmp_path: Path
+) -> None:
+    parted = Training(tmp_path / "parted", home, *PAIR)
     parted.wait_for("batch 1/")
     os.killpg(parted.process.pid, signal.SIGINT)
     code, said = parted.end()
@@ -216,18 +210,18 @@ def test_two_processes_stop_at_a_ctrl_c_that_reaches_both_and_go_on_bit_for_bit(
     assert "stopped and saved in epoch" in said
     assert "Traceback" not in said
     assert not parted.others()
-    parted = Training(here / "parted")  # as many processes as before
+    parted = Training(tmp_path / "parted", home)  # as many processes as before
     assert parted.end()[0] == 0
-    ends = [load_weights(found(here / run / "runs/main/checkpoints", "last")[0]) for run in ("whole", "parted")]
-    assert all(torch.equal(weight, ends[1][name]) for name, weight in ends[0].items())
+    end = weights(tmp_path / "parted")
+    assert all(torch.equal(weight, end[name]) for name, weight in weights(pair[0]).items())
 
 
 @pytest.mark.slow
 @on_linux
-def test_a_process_that_is_killed_is_told_and_the_run_goes_on_from_its_last_save(here: Path) -> None:
-    training = Training(here / "run", *LONG, "--save-every-s", "0.1")
+def test_a_process_that_is_killed_is_told_and_the_run_goes_on_from_its_last_save(home: Path, tmp_path: Path) -> None:
+    training = Training(tmp_path / "run", home, *LONG, "--save-every-s", "0.1")
     training.wait_for("batch 1/")
-    while not (saved := found(here / "run/runs/main/checkpoints", "last")):
+    while not (saved := found(tmp_path / "run/runs/main/checkpoints", "last")):
         time.sleep(0.05)
     (other,) = training.others()
     os.kill(other, signal.SIGKILL)
@@ -244,8 +238,10 @@ def test_a_process_that_is_killed_is_told_and_the_run_goes_on_from_its_last_save
 @pytest.mark.slow
 @on_linux
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_the_other_processes_end_with_the_first_even_if_it_is_killed(here: Path, number: signal.Signals) -> None:
-    training = Training(here / "run", *LONG)
+def test_the_other_processes_end_with_the_first_even_if_it_is_killed(
+    number: signal.Signals, home: Path, tmp_path: Path
+) -> None:
+    training = Training(tmp_path / "run", home, *LONG)
     training.wait_for("batch 1/")
     assert len(training.others()) == 1
     training.process.send_signal(number)
