@@ -16,7 +16,7 @@ from emogen.composing.generate import AS_LEARNT, LENGTH, chances, draw, draw_not
 from emogen.composing.rules import BEGIN_MS, PAUSE_MS
 from emogen.composing.wish import Wish
 from emogen.model.network import Composer
-from emogen.model.numpy_network import NumpyReader
+from emogen.model.numpy_growing import NumpyReader
 from emogen.model.opening import reader_of
 from emogen.music.measures import TONICS, silences_ms, unit
 from emogen.music.notes import HIGHEST_KEY, LOWEST_KEY, Piece

@@ -22,7 +22,8 @@ from emogen.errors import EmogenError
 from emogen.model import checkpoint, opening
 from emogen.model.growing import Reader
 from emogen.model.network import Composer
-from emogen.model.numpy_network import READ_AT_ONCE, NumpyComposer, NumpyReader, gelu, softmax
+from emogen.model.numpy_growing import READ_AT_ONCE, NumpyReader, gelu, softmax
+from emogen.model.numpy_network import NumpyComposer
 from emogen.model.opening import open_in_torch, open_network
 from emogen.music import position, recall, relative
 from emogen.music.plan import ENTRIES

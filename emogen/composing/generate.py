@@ -21,7 +21,8 @@ from emogen.composing.originality import Originality
 from emogen.composing.rules import NOTHING, RULES
 from emogen.composing.wish import Wish
 from emogen.errors import EmogenError
-from emogen.model.numpy_network import NumpyComposer, NumpyReader
+from emogen.model.numpy_growing import NumpyReader
+from emogen.model.numpy_network import NumpyComposer
 from emogen.model.opening import reader_of
 from emogen.model.rotary import Floats32
 from emogen.music import position, relative

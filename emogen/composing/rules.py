@@ -1,7 +1,8 @@
 """The rules of drawing: a rule is what is added to the logits, in nats; minus infinity forbids.
 
 RULES holds them all, by family; ``generate`` adds them up. A new rule is a function below, beside its constant and its
-reason, and its name in RULES. Together they leave at least one id possible in every draw.
+reason, and its name in RULES. Together they leave at least one id possible in every draw. (Above 300 lines: rules act
+on the same draw, so whoever changes one should see the others.)
 
 Shapes: B drafts, and the values of the family that a rule is for: 145 shifts, 88 pitches, 95 durations.
 """

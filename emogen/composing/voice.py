@@ -1,4 +1,7 @@
-"""A voice: an opened checkpoint that composes."""
+"""A voice: an opened checkpoint that composes.
+
+(Above 300 lines: most of them are signatures, and the words on what each argument is.)
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ every step: an emotion, a plan and the time remaining. They become one vector c 
 embedding and scales every norm, so that a condition cannot be forgotten on the way up. With ``ModelSettings.chart`` the
 beat and the chords are a fourth, see ``music.position``, ``music.relative`` and ``music.recall``; such a network turns
 only every other pair of each head, so that the rest compare what notes are wherever they are, and points at earlier
-notes, see ``pointer``. Pieces that grow note by note are read by ``growing``.
+notes, see ``pointer``. Pieces that grow note by note are read by ``growing``. (Above 300 lines: what is trained is read
+from top to bottom.)
 
 Shapes: B batch, T notes, D width, H heads, C width of the condition, E emotions, P plan entries.
 Sources: rotary positions: Su et al., "RoFormer" (2021); RMS norm: Zhang and Sennrich (2019); norms scaled by a

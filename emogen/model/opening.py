@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from emogen.errors import EmogenError
 from emogen.model.checkpoint import Meta, check_fits, load_into, load_numpy
-from emogen.model.numpy_network import NumpyComposer, NumpyReader
+from emogen.model.numpy_growing import NumpyReader
+from emogen.model.numpy_network import NumpyComposer
 from emogen.system.devices import pick_device
 
 if TYPE_CHECKING:

@@ -85,7 +85,8 @@ def _named(data: Any, title: str, chart: Chart, bars: list[int], fifths: int) ->
     instrument = etree.SubElement(told, "score-instrument", id="P1-I1")
     etree.SubElement(instrument, "instrument-name").text = "Piano"
     sound = etree.SubElement(told, "midi-instrument", id="P1-I1")
-    etree.SubElement(sound, "midi-channel").text = etree.SubElement(sound, "midi-program").text = "1"
+    for name in ("midi-channel", "midi-program"):
+        etree.SubElement(sound, name).text = "1"
     measures, names = root.findall("part/measure"), chart.names()
     for beat in reversed(range(len(chart) - 1)):
         if names[beat] == "N" or (beat and names[beat] == names[beat - 1]):
