@@ -418,11 +418,11 @@ def test_more_sections_than_bars_are_refused(run: Run) -> None:
 def test_what_was_asked_of_the_bars_is_in_the_file_and_another_piece_can_follow_it(run: Run) -> None:
     bars = ("--tempo", "96", "--meter", "3/4", "--chords", "Am | F C | G", "--form", "AB", "--return", "1")
     voice = ("--checkpoint", "default")
-    assert run(*FIVE_S, *bars, "-s", "8", *voice, "-o", "x.mid")[0] == 0
+    assert run(*FIVE_S, *bars, "-s", "15", *voice, "-o", "x.mid")[0] == 0
     shown = json.loads(run("show", "x.mid", "--json")[1])["made_by"]
     told = {"tempo": 96.0, "meter": "3/4", "chords": "Am | F C | G", "form": "AB", "returns": 1.0}
     assert {name: shown[name] for name in told} == told
-    assert run("generate", "-e", "sad", "-s", "8", "--seed", "2", *voice, "--chart-from", "x.mid")[0] == 0
+    assert run("generate", "-e", "sad", "-s", "15", "--seed", "2", *voice, "--chart-from", "x.mid")[0] == 0
     code, _, err = run("generate", "-e", "sad", "--chart-from", "y.mid")
     assert (code, "there is no file y.mid" in err) == (1, True)
 

@@ -204,15 +204,15 @@ def listen(run: Run, *more: str) -> tuple[int, str, str]:
 
 def test_a_listening_test_is_written_and_scored(runs: Path, run: Run, recorded: list[Piece]) -> None:
     tiny.save(runs, run="other")
-    code, out, err = listen(run, "--checkpoint", "other/best", "--count", "1")
+    code, out, err = listen(run, "--checkpoint", "other/best", "--count", "2")
     assert (code, out) == (0, ""), err
     assert here() == ["listening-test.html", "listening-test.key.json"]
-    assert [piece.end_ms for piece in recorded] == [5000] * 12
+    assert [piece.end_ms for piece in recorded] == [5000] * 24
     key = json.loads(Path("listening-test.key.json").read_text())
     origins = [one["origin"] for one in key["pieces"].values()]
     assert {name: origins.count(name) for name in origins} == {
-        "tiny/best_epoch_000_loss_17.4740": 6,
-        "other/best_epoch_000_loss_17.4740": 6,
+        "tiny/best_epoch_000_loss_17.4740": 12,
+        "other/best_epoch_000_loss_17.4740": 12,
     }
     text = Path("listening-test.html").read_text()
     assert not [name for name in ("tiny", "best", "17.47") if name in text]
@@ -236,7 +236,7 @@ def test_a_listening_test_is_written_and_scored(runs: Path, run: Run, recorded: 
     assert code == 0
     table = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()]
     assert table[0] == ["other/best_epoch_000_loss_17.4740", "tiny/best_epoch_000_loss_17.4740"]
-    assert table[1:4] == [["pieces", "6", "6"], ["listeners", "1", "1"], ["answers", "6", "6"]]
+    assert table[1:4] == [["pieces", "12", "12"], ["listeners", "1", "1"], ["answers", "12", "12"]]
     assert table[4] == ["emotion heard", "100% (100%..100%)", "100% (100%..100%)"]
     assert table[-1] == ["musicality", "2.00 (2.00..2.00)", "3.00 (3.00..3.00)"]
     assert "95 % interval" in err

@@ -289,7 +289,7 @@ def test_numbers_longer_than_four_bytes_are_refused(body: bytes) -> None:
 
 @pytest.mark.slow
 def test_files_made_of_nothing_but_chunks_end() -> None:
-    few = MAX_BYTES // 32  # a time that grows with their square would be hours
+    few = MAX_BYTES // 8 - 10
     assert reason(midi() + (b"MTrk" + struct.pack(">I", 2**31)) * few) == "no notes"
     assert reason(midi() + (b"ABCD" + bytes(4)) * few) == "no notes"
     half = few // 4  # tracks whose lengths all lead to a long row of chunks that leads nowhere

@@ -21,6 +21,7 @@ from emogen.composing.piece import Piece
 from emogen.emotion import EMOTIONS
 from emogen.errors import EmogenError
 from emogen.music.chart import Chart
+from emogen.music.midi_bars import in_right_hand
 from emogen.music.notes import Piece as Notes
 from emogen.music.score import DIVISIONS, VALUES, bars_of, key_signature, musicxml, snapped, spelt, values, voice
 from tests.charts import played, steady
@@ -138,6 +139,9 @@ def test_musescore_reads_every_note_and_every_bar(tmp_path: Path) -> None:
     pick_up = ((np.arange(len(beats)) + 3) % 4).astype(np.int8)
     zero = np.zeros(len(beats), np.int8)
     cases.append((played(beats), Chart(beats, pick_up, zero, zero, zero)))
+    taken_over = Notes.of([0, 0, 0, 600, 1200], [48, 60, 79, 60, 72], [80] * 5, [2400, 2400, 600, 600, 1200])
+    assert in_right_hand(taken_over).tolist() == [False, False, True, True, True]
+    cases.append((taken_over, chart_of(taken_over.end_ms / 1000 + 1)))
     jobs = []
     for number, (piece, chart) in enumerate(cases):
         (tmp_path / f"{number}.musicxml").write_bytes(musicxml(piece, chart, "a title"))
